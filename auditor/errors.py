@@ -1,0 +1,97 @@
+"""The exception tree and its exit codes.
+
+AuditorError
+├─ UsageError                 2   options or plan contradict each other
+├─ EvidenceError              5
+│  ├─ MalformedError              cannot be parsed, or unknown field or version
+│  ├─ SignatureError              wrong key or altered bytes
+│  ├─ SealError                   digest or commitment differs
+│  └─ TranscriptError             chain broken, or recomputation differs
+├─ SuspectError               6
+│  ├─ SuspectLoadError            not a model we may load
+│  ├─ SuspectUnavailableError     no answer after retries
+│  ├─ SuspectRefusedError         authentication, rate limit, policy
+│  └─ SuspectAnswerError          wrong shape, label out of range, NaN
+├─ MissingPartError           7   names what to install
+├─ TrainingError              8   mark or attack did not reach its target
+└─ InterruptedAuditError    130   the user stopped a run; what was paid for is kept
+
+A negative finding is a value (see auditor.verdict), never an exception. Messages are one line for a person
+and never contain key samples, expected labels, secrets or credentials.
+"""
+
+from typing import ClassVar
+
+
+class AuditorError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(AuditorError):
+    """Options, files or plan contradict each other."""
+
+    exit_code = 2
+
+
+class EvidenceError(AuditorError):
+    """Evidence is broken: malformed, altered or not what it says it is."""
+
+    exit_code = 5
+
+
+class MalformedError(EvidenceError):
+    """Outside bytes cannot be parsed, exceed a limit, or carry an unknown field or version."""
+
+
+class SignatureError(EvidenceError):
+    """A signature does not verify, or not under the expected key."""
+
+
+class SealError(EvidenceError):
+    """A digest or commitment of the seal differs from the material."""
+
+
+class TranscriptError(EvidenceError):
+    """The transcript's chain is broken, or a recomputation differs from what is recorded."""
+
+
+class SuspectError(AuditorError):
+    """The suspect cannot be examined."""
+
+    exit_code = 6
+
+
+class SuspectLoadError(SuspectError):
+    """The suspect's file is not a model this package may load."""
+
+
+class SuspectUnavailableError(SuspectError):
+    """The suspect gave no answer after all retries."""
+
+
+class SuspectRefusedError(SuspectError):
+    """The suspect refused: authentication, rate limit or policy."""
+
+
+class SuspectAnswerError(SuspectError):
+    """The suspect's answer has a wrong shape, a label out of range, or a score that is not a number."""
+
+
+class MissingPartError(AuditorError):
+    """An optional part is not installed; the message names what to install."""
+
+    exit_code = 7
+
+
+class TrainingError(AuditorError):
+    """A mark or an attack did not reach its target."""
+
+    exit_code = 8
+
+
+class InterruptedAuditError(AuditorError):
+    """The user interrupted an audit; the transcript is closed and kept."""
+
+    exit_code = 130

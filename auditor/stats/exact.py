@@ -1,0 +1,156 @@
+"""Exact binomial and hypergeometric inference, with tail probabilities that never underflow."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+_SMALLEST_DIRECT = 1e-250
+"""Below this a tail is summed in log space; the incomplete beta function loses digits from about 1e-300 on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An interval for a rate."""
+
+    low: float
+    """Lower end, in [0, 1]."""
+    high: float
+    """Upper end, in [0, 1]."""
+    confidence: float
+    """Coverage probability, in (0, 1)."""
+
+
+def binomial_tail_log10(*, hits: int, trials: int, rate: float) -> float:
+    """Return log10 of P(Bin(trials, rate) ≥ hits), exact however small the probability is.
+
+    The tail increases in ``rate``, so the figure is also the p-value of the null hypothesis "the rate is at most
+    ``rate``". It is -inf only where the event is impossible: hits at rate zero.
+
+    Raises:
+        ValueError: counts that cannot be, or a rate outside [0, 1].
+    """
+    _check_counts(hits, trials)
+    if not 0.0 <= rate <= 1.0:
+        raise ValueError("rate must lie in [0, 1]")
+    if hits == 0 or rate == 1.0:
+        return 0.0
+    if rate == 0.0:
+        return -math.inf
+    if hits == trials:
+        return trials * math.log10(rate)
+    tail = float(special.betainc(hits, trials - hits + 1, rate))
+    if tail > 0.5:
+        return math.log1p(-float(special.betaincc(hits, trials - hits + 1, rate))) / math.log(10)
+    if tail > _SMALLEST_DIRECT:
+        return math.log10(tail)
+    return _tail_series_log10(hits, trials, rate)
+
+
+def lower_bound(*, hits: int, trials: int, confidence: float) -> float:
+    """Return the one-sided lower Clopper-Pearson bound: "the rate is at least this".
+
+    90 of 100 at 0.95 gives 0.836. With 0 trials nothing is known and the bound is 0.
+
+    Raises:
+        ValueError: counts that cannot be, or a confidence outside (0, 1).
+    """
+    _check_counts(hits, trials)
+    _check_confidence(confidence)
+    if hits == 0:
+        return 0.0
+    return float(special.betaincinv(hits, trials - hits + 1, 1.0 - confidence))
+
+
+def upper_bound(*, hits: int, trials: int, confidence: float) -> float:
+    """Return the one-sided upper Clopper-Pearson bound: "the rate is at most this".
+
+    Solved from the small tail ``1 - confidence``, so that 0.9999995 loses no digits. With 0 trials nothing is known
+    and the bound is 1.
+
+    Raises:
+        ValueError: counts that cannot be, or a confidence outside (0, 1).
+    """
+    _check_confidence(confidence)
+    return upper_bound_at(hits=hits, trials=trials, error=1.0 - confidence)
+
+
+def upper_bound_at(*, hits: int, trials: int, error: float) -> float:
+    """Return the one-sided upper Clopper-Pearson bound that is too low with probability at most ``error``.
+
+    For error probabilities too small to be written as one minus a float. With 0 trials the bound is 1.
+
+    Raises:
+        ValueError: counts that cannot be, or an error outside (0, 1).
+    """
+    _check_counts(hits, trials)
+    _check_confidence(error)
+    if hits == trials:
+        return 1.0
+    return float(special.betainccinv(hits + 1, trials - hits, error))
+
+
+def clopper_pearson(*, hits: int, trials: int, confidence: float) -> Interval:
+    """Return the two-sided Clopper-Pearson interval; with 0 trials it is the whole of [0, 1].
+
+    Raises:
+        ValueError: counts that cannot be, or a confidence outside (0, 1).
+    """
+    _check_confidence(confidence)
+    one_sided = (1.0 + confidence) / 2.0
+    return Interval(
+        low=lower_bound(hits=hits, trials=trials, confidence=one_sided),
+        high=upper_bound(hits=hits, trials=trials, confidence=one_sided),
+        confidence=confidence,
+    )
+
+
+def fisher_log10_p(*, hits_a: int, trials_a: int, hits_b: int, trials_b: int) -> float:
+    """Return log10 of Fisher's exact one-sided p-value that group a's rate is greater than group b's.
+
+    Summed in log space, so it does not underflow; 0.0 (p = 1) where a group is empty.
+
+    Raises:
+        ValueError: counts that cannot be.
+    """
+    _check_counts(hits_a, trials_a)
+    _check_counts(hits_b, trials_b)
+    total_hits = hits_a + hits_b
+    most = min(trials_a, total_hits)
+    if hits_a == max(0, total_hits - trials_b):
+        return 0.0
+    support = np.arange(hits_a, most + 1)
+    terms = (
+        _log_choose(trials_a, support)
+        + _log_choose(trials_b, total_hits - support)
+        - _log_choose(trials_a + trials_b, np.asarray(total_hits))
+    )
+    return min(0.0, float(special.logsumexp(terms)) / math.log(10))
+
+
+def _tail_series_log10(hits: int, trials: int, rate: float) -> float:
+    # The tail is its first term times 1 + r_0 + r_0 r_1 + …; a tail this small lies far above the mean, where every
+    # ratio is below one and all terms are positive, so nothing cancels.
+    j = np.arange(hits, trials, dtype=np.float64)
+    ratios = (trials - j) / (j + 1.0) * (rate / (1.0 - rate))
+    series = 1.0 + float(np.cumprod(ratios).sum())
+    log_choose = float(_log_choose(trials, np.asarray(hits)))
+    log_rest = (trials - hits) * math.log1p(-rate) + log_choose + math.log(series)
+    return hits * math.log10(rate) + log_rest / math.log(10)
+
+
+def _log_choose(n: int, k: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    # scipy.stats has these laws ready-made, but loading it would double the start-up time of every command.
+    return np.asarray(-special.betaln(n - k + 1, k + 1) - math.log1p(n), dtype=np.float64)
+
+
+def _check_counts(hits: int, trials: int) -> None:
+    if trials < 0 or not 0 <= hits <= trials:
+        raise ValueError("hits must lie between 0 and trials")
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0.0 < confidence < 1.0:
+        raise ValueError("confidence must lie strictly between 0 and 1")
