@@ -84,7 +84,7 @@ def analyse(
             "address": suspect.address,
             "declared_name": suspect.declared_name,
         },
-        "queries": _queries_section(grouped, decided),
+        "queries": _queries_section(grouped, decided, protocol, reason),
         "detection": _detection_section(grouped, samples),
         "null": _null_section(null, levels, protocol, rank),
         "test": _test_section(decided, null, levels, grouped, samples, protocol, alpha),
@@ -183,7 +183,11 @@ def _published_bound(protocol: Protocol) -> dict[str, JsonValue] | None:
     return None
 
 
-def _queries_section(grouped: Replies, decided: Decided) -> dict[str, JsonValue]:
+def _queries_section(grouped: Replies, decided: Decided, protocol: Protocol, reason: Reason) -> dict[str, JsonValue]:
+    # A boundary that was crossed in an invalid audit, or by a test that is not the sealed one, decided nothing.
+    decided_at = None
+    if protocol.design is Design.SEQUENTIAL and reason in (Reason.NULL_REJECTED, Reason.HIT_RATE_EXCLUDED):
+        decided_at = None if decided.outcome is None else decided.outcome.decided_at
     return {
         "keys": len(grouped.keys),
         "shams": len(grouped.shams),
@@ -191,7 +195,7 @@ def _queries_section(grouped: Replies, decided: Decided) -> dict[str, JsonValue]
         "repeats": len(grouped.repeats),
         "total": len(grouped.everything),
         "failed": grouped.n_failed,
-        "keys_until_decision": None if decided.outcome is None else decided.outcome.decided_at,
+        "keys_until_decision": decided_at,
     }
 
 
@@ -216,9 +220,14 @@ def _detection_section(grouped: Replies, samples: Mapping[int, Sample]) -> dict[
 def _null_section(
     null: Null, levels: Levels, protocol: Protocol, rank: randomization.RankOutcome | None
 ) -> dict[str, JsonValue]:
-    from_shams = null.bound > protocol.null_floor
+    if not null.trials:
+        basis = "unknown: no sham pattern was asked"
+    elif null.bound > protocol.null_floor:
+        basis = "upper bound from sham patterns on this suspect"
+    else:
+        basis = "sealed floor"
     return {
-        "basis": "upper bound from sham patterns on this suspect" if from_shams else "sealed floor",
+        "basis": basis,
         "rate": decimal_string(null.rate),
         "floor": decimal_string(protocol.null_floor),
         "shams": {

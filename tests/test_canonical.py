@@ -66,6 +66,15 @@ def test_non_canonical_spelling_is_refused(data):
         parse_canonical_object(data, what="t")
 
 
+@given(st.dictionaries(st.text(), json_values, max_size=4), st.booleans(), st.booleans())
+def test_exactly_the_canonical_spelling_is_accepted(value, ascii_only, sort_keys):
+    assert parse_canonical_object(canonical_bytes(value), what="t") == value
+    other = json.dumps(value, ensure_ascii=ascii_only, sort_keys=sort_keys, separators=(",", ":")).encode()
+    if other != canonical_bytes(value):
+        with pytest.raises(MalformedError):
+            parse_canonical_object(other, what="t")
+
+
 def test_one_final_newline_is_accepted():
     assert parse_canonical_object(b'{"a":1}\n', what="t") == {"a": 1}
 

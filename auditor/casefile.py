@@ -1,0 +1,250 @@
+"""A whole case: audit one suspect, render the reports, sign the bundle, and check the own output."""
+
+import logging
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from auditor import __version__
+from auditor.audit import Audit, Request, run_audit
+from auditor.canonical import JsonValue
+from auditor.errors import (
+    EvidenceError,
+    InterruptedAuditError,
+    MissingPartError,
+    SignatureError,
+    UsageError,
+)
+from auditor.evidence import bundle as bundle_files
+from auditor.evidence.check import check_bundle
+from auditor.evidence.keyset import OpenedKeySet, open_sealed
+from auditor.evidence.schedule import opening_length
+from auditor.evidence.signing import SigningKey, fingerprint
+from auditor.records import Progress, Silent, Status
+from auditor.report.home import home
+from auditor.results import Headline, headline
+from auditor.suspects.base import Suspect
+
+logger = logging.getLogger(__name__)
+
+EXAMINER_KEY_NAME = "examiner.ed25519.pem"
+RECORDED_PACKAGES = (
+    "cryptography", "jinja2", "matplotlib", "numpy", "pyhanko", "requests", "rfc8785", "scipy", "statsmodels",
+    "torch", "weasyprint",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A finished case on disk."""
+
+    folder: Path
+    results: dict[str, JsonValue]
+    report_name: str
+    """``report.pdf``, or ``report.html`` where the PDF could not be made."""
+
+    @property
+    def headline(self) -> Headline:
+        """The figures that fit on one line."""
+        return headline(self.results)
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of ``verify`` for this outcome."""
+        match self.headline.status:
+            case Status.SUPPORTED:
+                return 0
+            case Status.NOT_SUPPORTED:
+                return 3
+            case Status.INCONCLUSIVE:
+                return 4
+
+    @property
+    def summary_line(self) -> str:
+        """The one line that matters."""
+        line = self.headline
+        return (
+            f"{line.status.value} ({line.reason.value}): {line.hits} hits of {line.trials} keys, "
+            f"p ≤ {line.p_value}, {line.total_queries} queries"
+        )
+
+
+def utc_now() -> datetime:
+    """Return the present time in UTC; the one clock that is passed down."""
+    return datetime.now(UTC)
+
+
+def default_folder() -> Path:
+    """Return the folder an audit writes to when none is named: ``audit-<UTC time>``."""
+    return Path(f"audit-{utc_now():%Y%m%dT%H%M%SZ}")
+
+
+def open_keyset(path: Path, *, seal: Path | None, owner_fingerprint: str | None) -> OpenedKeySet:
+    """Open a sealed key set: bytes are checked first and parsed after.
+
+    Raises:
+        UsageError: a file is missing.
+        EvidenceError: the key set or its seal is not what it says it is.
+    """
+    for file in (path, seal):
+        if file is not None and not file.is_file():
+            raise UsageError(f"{file.name}: no such file")
+    opened = open_sealed(path, seal_envelope=None if seal is None else seal.read_bytes())
+    found = fingerprint(bytes.fromhex(opened.seal.owner_public_key))
+    if owner_fingerprint is not None and owner_fingerprint.lower() != found:
+        raise SignatureError(f"the seal is signed by {found[:16]}…, not by the expected owner")
+    return opened
+
+
+def request(opened: OpenedKeySet, *, alpha: float | None, max_queries: int | None, operator: str) -> Request:
+    """Return the request for a limit on all questions; stage 1 is always asked whole.
+
+    Raises:
+        UsageError: the limit does not suffice for stage 1.
+    """
+    protocol = opened.seal.protocol
+    max_keys = None
+    if max_queries is not None:
+        spare = max_queries - opening_length(protocol)
+        if spare < 0:
+            raise UsageError(
+                f"the first stage asks {opening_length(protocol)} questions; --max-queries {max_queries} is too few"
+            )
+        max_keys = min(protocol.n_keys, protocol.opening_keys + spare)
+    return Request(alpha=alpha, max_keys=max_keys, operator=operator, environment=environment())
+
+
+def environment() -> dict[str, JsonValue]:
+    """Return versions and platform for env.json."""
+    versions: dict[str, JsonValue] = {}
+    for name in RECORDED_PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "schema": "mlaudit.environment/1",
+        "auditor": __version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "byte_order": sys.byteorder,
+        "packages": versions,
+    }
+
+
+def examiner_key() -> SigningKey:
+    """Return the examiner's signing key, made on first use and kept with mode 0600."""
+    path = home() / EXAMINER_KEY_NAME
+    if not path.exists():
+        logger.info("making an examiner's key on first use: %s", path.name)
+        key = SigningKey.generate()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key.write_pem(path)
+        return key
+    return SigningKey.from_pem(path.read_bytes())
+
+
+def verify(
+    *,
+    opened: OpenedKeySet,
+    suspect: Suspect,
+    folder: Path,
+    request: Request,
+    signer_file: Path | None = None,
+    progress: Progress | None = None,
+) -> Case:
+    """Audit, render, sign, and re-read what was written.
+
+    The order makes every digest cover what precedes it: results, HTML, signed PDF, manifest, signature, check.
+
+    Args:
+        opened: the sealed key set.
+        suspect: what is under test.
+        folder: a new or empty folder.
+        request: tightenings of the sealed plan.
+        signer_file: PKCS#12 file that signs the PDF; None takes the self-made certificate.
+        progress: where to report how far it is.
+
+    Raises:
+        UsageError: the folder is not empty, or the request does not fit the seal.
+        SuspectError: the suspect gave no answer at all.
+        InterruptedAuditError: the user stopped the audit; the bundle so far is complete and signed.
+    """
+    progress = progress or Silent()
+    refuse_used_folder(folder)
+    examiner = examiner_key()
+    audit = run_audit(
+        opened=opened,
+        suspect=suspect,
+        folder=folder,
+        examiner=examiner,
+        request=request,
+        clock=utc_now,
+        progress=progress,
+    )
+    interrupted = audit.closed_reason == "interrupted"
+    progress.begin("writing and signing the report", 3)
+    report_name = _render(folder, signer_file=signer_file, progress=progress)
+    bundle_files.write_manifest(folder, examiner=examiner, clock=utc_now)
+    progress.advance()
+    _check_own_output(audit, opened, examiner)
+    progress.advance()
+    progress.end()
+    if interrupted:
+        raise InterruptedAuditError(f"interrupted; the transcript is closed and kept in {folder}")
+    return Case(folder=folder, results=audit.results, report_name=report_name)
+
+
+def refuse_used_folder(folder: Path) -> None:
+    """Raise UsageError when ``folder`` exists and holds anything: evidence is never written over."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: exists already and is not empty; evidence is never written over")
+    parent = folder if folder.exists() else next(p for p in folder.absolute().parents if p.exists())
+    if not os.access(parent, os.W_OK):
+        raise UsageError(f"{folder}: cannot be written to")
+
+
+def _check_own_output(audit: Audit, opened: OpenedKeySet, examiner: SigningKey) -> None:
+    report = check_bundle(
+        audit.folder,
+        owner_fingerprint=fingerprint(bytes.fromhex(opened.seal.owner_public_key)),
+        examiner_fingerprint=examiner.fingerprint,
+        render_html=None,
+        check_pdf=None,
+    )
+    if not report.intact:
+        failed = next(step for step in report.steps if step.outcome.value == "FAIL")
+        raise EvidenceError(f"the bundle just written does not check out: {failed.title}: {failed.detail}")
+
+
+def _render(folder: Path, *, signer_file: Path | None, progress: Progress) -> str:
+    """Write the report beside the evidence and return its name; a PDF that cannot be made never costs the evidence."""
+    from auditor.evidence.manifest import REPORT_CERTIFICATE, REPORT_HTML, REPORT_PDF, RESULTS, SEAL
+    from auditor.report.html import render_html
+    from auditor.report.inputs import read_folder
+    from auditor.report.pdf import make_pdf
+    from auditor.report.signer import pkcs12_signer, self_made_signer, sign_pdf
+
+    signer = self_made_signer(home(), now=utc_now()) if signer_file is None else pkcs12_signer(signer_file)
+    # The certificate exists before the report, so that the report can name it.
+    (folder / REPORT_CERTIFICATE).write_bytes(signer.certificate_pem)
+    given = read_folder(folder)
+    html = render_html(given)
+    (folder / REPORT_HTML).write_bytes(html)
+    progress.advance()
+    try:
+        pdf = make_pdf(
+            html,
+            results=(folder / RESULTS).read_bytes(),
+            seal=(folder / SEAL).read_bytes(),
+            issued_at=given.closed_at,
+        )
+    except MissingPartError as error:
+        logger.warning("%s", error)
+        return REPORT_HTML
+    (folder / REPORT_PDF).write_bytes(sign_pdf(pdf, signer))
+    return REPORT_PDF

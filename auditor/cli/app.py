@@ -1,0 +1,65 @@
+"""The application: commands, error translation and logging set-up."""
+
+import logging
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from auditor import __version__
+from auditor.cli.attack import attack
+from auditor.cli.check import check
+from auditor.cli.demo import demo
+from auditor.cli.plan import plan
+from auditor.cli.report import report
+from auditor.cli.serve import serve
+from auditor.cli.train import train
+from auditor.cli.verify import verify
+from auditor.errors import AuditorError
+
+
+class AuditorGroup(TyperGroup):
+    """Turns the package's errors into one line on stderr and the documented exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an :class:`AuditorError` ends it with its own exit code."""
+        try:
+            return super().invoke(ctx)
+        except AuditorError as error:
+            typer.echo(f"auditor: {error}", err=True)
+            raise typer.Exit(error.exit_code) from error
+
+
+app = typer.Typer(
+    name="auditor",
+    cls=AuditorGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    # Locals may hold keys and seeds; they stay out of every traceback.
+    pretty_exceptions_show_locals=False,
+    help="Black-box ownership audits of machine-learning classifiers, with evidence a stranger can re-check.",
+    epilog="Exit codes: 0 supported / intact / done, 3 not supported, 4 inconclusive, 2 usage, 5 evidence broken, "
+    "6 suspect unusable, 7 missing part, 8 training missed its target, 130 interrupted.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    ctx: typer.Context,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Log more on stderr (-v info, -vv debug).")
+    ] = 0,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"auditor {__version__}")
+        raise typer.Exit
+    logger = logging.getLogger("auditor")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
+
+
+for _command in (demo, train, serve, attack, verify, check, plan, report):
+    app.command(_command.__name__)(_command)

@@ -1,0 +1,95 @@
+"""``auditor check``: the judge's tool; re-derives every number of a bundle and believes none."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from auditor.evidence.bundle import Bundle
+    from auditor.evidence.check import CheckReport
+
+
+def check(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the evidence bundle.")],
+    owner_key: Annotated[
+        str | None, typer.Option(help="Fingerprint of the owner's key, got from the owner (64 hex digits).")
+    ] = None,
+    examiner_key: Annotated[
+        str | None, typer.Option(help="Fingerprint of the examiner's key, got from the examiner (64 hex digits).")
+    ] = None,
+    render: Annotated[bool, typer.Option("--render", help="Render report.html again and check report.pdf.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Treat steps that were not checked as failed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
+) -> None:
+    """Re-check an evidence bundle offline, from the raw answers up.
+
+    Exit code: 0 intact (and, with --strict, every step checked), 5 otherwise.
+    """
+    from auditor.evidence.check import check_bundle
+
+    report = check_bundle(
+        bundle,
+        owner_fingerprint=_fingerprint(owner_key, option="--owner-key"),
+        examiner_fingerprint=_fingerprint(examiner_key, option="--examiner-key"),
+        render_html=_render_html if render else None,
+        check_pdf=_check_pdf if render else None,
+    )
+    good = report.complete if strict else report.intact
+    if as_json:
+        _print_json(report, good=good)
+    else:
+        _print_table(report, good=good)
+    raise typer.Exit(0 if good else 5)
+
+
+def _fingerprint(text: str | None, *, option: str) -> str | None:
+    from auditor.errors import UsageError
+
+    if text is None:
+        return None
+    plain = text.strip().lower()
+    if len(plain) != 64 or any(c not in "0123456789abcdef" for c in plain):
+        raise UsageError(f"{option} takes the SHA-256 of a public key: 64 hexadecimal digits")
+    return plain
+
+
+def _render_html(bundle: "Bundle") -> bytes:
+    from auditor.report.html import render_again
+
+    return render_again(bundle.contents)
+
+
+def _check_pdf(bundle: "Bundle") -> str:
+    from auditor.report.pdf_check import check_pdf
+
+    return check_pdf(bundle)
+
+
+def _print_table(report: "CheckReport", *, good: bool) -> None:
+    from auditor.cli import console
+    from auditor.evidence.check import CheckOutcome
+
+    rows = [(f"{step.number}", step.title, step.outcome.value, step.detail) for step in report.steps]
+    console.table("check", ("step", "what", "outcome", "detail"), rows)
+    left = sum(step.outcome is CheckOutcome.NOT_CHECKED for step in report.steps)
+    state = "intact" if report.intact else "BROKEN"
+    note = "" if good or not report.intact else " (--strict)"
+    console.say(f"{state}: {left} of {len(report.steps)} steps not checked{note}")
+
+
+def _print_json(report: "CheckReport", *, good: bool) -> None:
+    from auditor.cli import console
+
+    console.print_json(
+        {
+            "schema": "mlaudit.check/1",
+            "intact": report.intact,
+            "complete": report.complete,
+            "accepted": good,
+            "steps": [
+                {"number": step.number, "title": step.title, "outcome": step.outcome.value, "detail": step.detail}
+                for step in report.steps
+            ],
+        }
+    )

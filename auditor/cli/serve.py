@@ -1,0 +1,62 @@
+"""``auditor serve``: one model file as an HTTP prediction service."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from auditor.errors import MissingPartError, UsageError
+
+
+def serve(
+    model: Annotated[Path, typer.Argument(help="Folder or model.safetensors, with its model.json beside it.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; there is no authentication.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")] = 8000,
+    labels_only: Annotated[bool, typer.Option("--labels-only", help="Answer with labels and nothing else.")] = False,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Answer with the K best labels and their scores; default: all scores.")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="Most inputs per request.")] = 256,
+    name: Annotated[str | None, typer.Option(help="What the service calls itself; default: the folder's name.")] = None,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Requests computed at the same time, each on one CPU thread.")
+    ] = 1,
+) -> None:
+    """Serve a model over HTTP until SIGTERM or Ctrl-C; prints one line when it is ready."""
+    if labels_only and top_k is not None:
+        raise UsageError("--labels-only and --top-k contradict each other")
+    from auditor import serving
+    from auditor.cli import console
+    from auditor.models import load_model, predict
+    from auditor.records import Inputs
+
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingPartError("serving a model needs PyTorch; install the package torch") from error
+
+    # Several computing threads per request slow each other down as soon as anything else runs on the machine.
+    torch.set_num_threads(1)
+    loaded = load_model(model)
+    description = loaded.description
+    mode = serving.AnswerMode.SCORES
+    if labels_only:
+        mode = serving.AnswerMode.LABELS
+    elif top_k is not None:
+        mode = serving.AnswerMode.TOP_K
+    shown = name or (model if model.is_dir() else model.parent).resolve().name
+
+    def probabilities(inputs: Inputs) -> "serving.Outputs":
+        return predict(loaded.network, inputs)
+
+    app = serving.create_app(
+        probabilities,
+        name=shown,
+        classes=description.classes,
+        input_shape=description.input_shape,
+        answers=mode,
+        top_k=top_k or 1,
+        max_batch=max_batch,
+        workers=threads,
+    )
+    serving.serve(app, host=host, port=port, ready=lambda url: console.say(f"serving {shown} at {url}"))

@@ -1,0 +1,58 @@
+"""``auditor verify``: ask a suspect the sealed questions and hand over the evidence."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def verify(
+    keyset: Annotated[Path, typer.Option("--keyset", help="Sealed key set, k.npz.")],
+    endpoint: Annotated[str | None, typer.Option(help="Base URL of the suspect service.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Suspect as a local file, model.safetensors.")] = None,
+    seal: Annotated[Path | None, typer.Option(help="k.seal.json as published; compared with the key set.")] = None,
+    owner_key: Annotated[
+        str | None, typer.Option(help="Fingerprint the owner's key must have (64 hex digits).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the evidence bundle [default: audit-<UTC time>].")
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Tighten the sealed level of the claim.")] = None,
+    max_queries: Annotated[int | None, typer.Option(help="Ask at most this many questions of any kind.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Questions per request.")] = 64,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer.")] = 30.0,
+    examiner: Annotated[str, typer.Option(help="Name of the examiner, for the record.")] = "",
+    report_identity: Annotated[
+        Path | None,
+        typer.Option(help="PKCS#12 file that signs report.pdf [default: a self-made certificate, labelled as such]."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json on stdout and nothing else.")] = False,
+) -> None:
+    """Ask a suspect the sealed questions, decide, and write a signed evidence bundle.
+
+    Exit code: 0 supported, 3 not supported, 4 inconclusive.
+    """
+    from auditor import casefile
+    from auditor.cli import console
+    from auditor.suspects import open_suspect
+
+    folder = out or casefile.default_folder()
+    opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key)
+    with (
+        open_suspect(endpoint=endpoint, model=model, batch_size=batch_size, timeout_s=timeout) as suspect,
+        console.progress() as progress,
+    ):
+        case = casefile.verify(
+            opened=opened,
+            suspect=suspect,
+            folder=folder,
+            request=casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner),
+            signer_file=report_identity,
+            progress=progress,
+        )
+    if as_json:
+        console.print_json(case.results)
+    else:
+        console.say(case.summary_line)
+        console.say(f"evidence: {case.folder}  report: {case.folder / case.report_name}")
+    raise typer.Exit(case.exit_code)

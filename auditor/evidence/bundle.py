@@ -1,0 +1,287 @@
+"""The evidence bundle: a folder that is written once, in a fixed order, and read with limits.
+
+Writing order: :func:`create` (seal, environment) → transcript and :func:`store_raw` while asking →
+:func:`write_findings` (openings, protocol, results, keys, custody) → the report → :func:`write_manifest`. Every step
+covers the digests of what precedes it, and no file is ever written over.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from auditor import __version__
+from auditor.canonical import JsonValue, canonical_bytes, sha256_hex
+from auditor.errors import MalformedError, SealError
+from auditor.evidence import manifest as paths
+from auditor.evidence.by_hand import by_hand_text
+from auditor.evidence.custody import CustodyAct, CustodyEvent, actor_of, write_custody
+from auditor.evidence.keyset import OpenedKeySet
+from auditor.evidence.manifest import (
+    MAX_FILE_BYTES,
+    MAX_FILES,
+    MAX_TOTAL_BYTES,
+    Endorsement,
+    Entry,
+    manifest_bytes,
+    place_of,
+    read_manifest,
+    sign_manifest,
+)
+from auditor.evidence.openings import write_openings
+from auditor.evidence.seal import open_seal, protocol_object
+from auditor.evidence.signing import SigningKey, fingerprint, public_pem
+from auditor.evidence.times import utc_text
+from auditor.evidence.transcript import read_transcript
+
+FOLDERS = ("certs", "raw", "seal")
+_UNLISTED = (paths.MANIFEST, paths.MANIFEST_ENVELOPE)
+_CHUNK_BYTES = 1 << 20
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A bundle's files, each equal to its digest in the manifest."""
+
+    folder: Path
+    contents: Mapping[str, bytes]
+    """Bytes by path, of every file but the raw answers."""
+    entries: Mapping[str, Entry]
+    """The manifest's entries by path, raw answers included."""
+    manifest: bytes
+    """Bytes of ``manifest.json``."""
+    manifest_envelope: bytes
+    """Bytes of ``manifest.dsse.json``; not verified yet."""
+
+    def sha256(self, path: str) -> str | None:
+        """Return a listed file's digest, or None when the bundle does not hold it."""
+        entry = self.entries.get(path)
+        return None if entry is None else entry.sha256
+
+
+def create(folder: Path, *, seal_envelope: bytes, environment: Mapping[str, JsonValue]) -> None:
+    """Start a bundle: make its folders and write seal and environment.
+
+    Raises:
+        FileExistsError: one of the files exists.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FOLDERS:
+        (folder / name).mkdir(exist_ok=True)
+    _write_new(folder / paths.SEAL, seal_envelope)
+    _write_new(folder / paths.ENVIRONMENT, canonical_bytes(environment) + b"\n")
+
+
+def store_raw(folder: Path, body: bytes) -> str:
+    """Keep a raw answer under its own digest and return the digest; equal bodies are kept once."""
+    digest = sha256_hex(body)
+    path = folder / paths.RAW_FOLDER / digest
+    if not path.exists():
+        # A body cut short by a crash must not stand under a digest it does not have.
+        partial = path.with_name(f"{digest}.part")
+        try:
+            partial.write_bytes(body)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return digest
+
+
+def write_findings(
+    folder: Path,
+    *,
+    opened: OpenedKeySet,
+    asked: Sequence[int],
+    results: Mapping[str, JsonValue],
+    clock: Clock,
+    examiner: SigningKey,
+) -> None:
+    """Write everything between the closed transcript and the report.
+
+    Args:
+        folder: the bundle, whose transcript is closed.
+        opened: the key set that was used.
+        asked: indices of every sample that was issued to the suspect; exactly these are disclosed.
+        results: the results object.
+        clock: aware present time.
+        examiner: the key whose public half goes into the bundle.
+    """
+    owner_public = bytes.fromhex(opened.seal.owner_public_key)
+    transcript_bytes = (folder / paths.TRANSCRIPT).read_bytes()
+    queried_at = read_transcript(transcript_bytes).closed_at
+    openings = write_openings(opened.keys.openings(sorted(set(asked))), seal=opened.seal)
+    results_bytes = canonical_bytes(results) + b"\n"
+    _write_new(folder / paths.OPENINGS, openings)
+    _write_new(folder / paths.PROTOCOL, canonical_bytes(protocol_object(opened.seal.protocol)) + b"\n")
+    _write_new(folder / paths.RESULTS, results_bytes)
+    _write_new(folder / paths.OWNER_KEY, public_pem(owner_public))
+    _write_new(folder / paths.EXAMINER_KEY, examiner.public_pem())
+    owner, auditor = actor_of("owner", fingerprint(owner_public)), actor_of("examiner", examiner.fingerprint)
+    now = max(utc_text(clock()), queried_at)
+    events = [
+        _event(opened.seal.sealed_at, CustodyAct.SEALED, owner, paths.SEAL, opened.envelope),
+        _event(queried_at, CustodyAct.QUERIED, auditor, paths.TRANSCRIPT, transcript_bytes),
+        _event(now, CustodyAct.OPENED, auditor, paths.OPENINGS, openings),
+        _event(now, CustodyAct.ANALYSED, auditor, paths.RESULTS, results_bytes),
+    ]
+    _write_new(folder / paths.CUSTODY, write_custody(events))
+
+
+def write_manifest(folder: Path, *, examiner: SigningKey, clock: Clock) -> None:
+    """Finish a bundle: write ``CHECK.txt``, the manifest over all files, and the examiner's signature.
+
+    Raises:
+        EvidenceError: the folder holds something that is no part of a bundle, or its seal or transcript is broken.
+        FileExistsError: the bundle is finished already.
+    """
+    seal_envelope = (folder / paths.SEAL).read_bytes()
+    seal = open_seal(seal_envelope)
+    owner_fingerprint = fingerprint(bytes.fromhex(seal.owner_public_key))
+    transcript = read_transcript((folder / paths.TRANSCRIPT).read_bytes())
+    certificate = folder / paths.REPORT_CERTIFICATE
+    _write_new(folder / paths.BY_HAND, by_hand_text(owner=owner_fingerprint, examiner=examiner.fingerprint))
+    manifest = manifest_bytes(
+        {path: Entry(path=path, size=size, sha256=_file_digest(folder / path)) for path, size in list_files(folder)}
+    )
+    read_manifest(manifest)
+    endorsement = Endorsement(
+        owner_fingerprint=owner_fingerprint,
+        examiner_fingerprint=examiner.fingerprint,
+        seal_sha256=sha256_hex(seal_envelope),
+        transcript_head=transcript.head,
+        report_certificate_sha256=certificate_digest(certificate.read_bytes()) if certificate.exists() else "",
+        signed_at=max(utc_text(clock()), transcript.closed_at),
+        tool_version=__version__,
+    )
+    _write_new(folder / paths.MANIFEST, manifest)
+    _write_new(folder / paths.MANIFEST_ENVELOPE, sign_manifest(manifest, endorsement, examiner=examiner))
+
+
+def list_files(folder: Path) -> tuple[tuple[str, int], ...]:
+    """Return (path, size) of every listed file of a bundle folder, sorted; nothing is opened.
+
+    Manifest and signature are left out. Empty folders of a bundle are allowed.
+
+    Raises:
+        MalformedError: a link, a device, an unknown name, or a limit exceeded.
+    """
+    found: dict[str, int] = {}
+    try:
+        _scan(folder, "", found)
+    except OSError as error:
+        raise MalformedError(f"the bundle cannot be listed ({type(error).__name__})") from error
+    if sum(found.values()) > MAX_TOTAL_BYTES:
+        raise MalformedError(f"the bundle holds more than {MAX_TOTAL_BYTES} bytes")
+    return tuple(sorted((path, size) for path, size in found.items() if path not in _UNLISTED))
+
+
+def read_file(folder: Path, path: str) -> bytes:
+    """Return one file's bytes; links are not followed.
+
+    Raises:
+        MalformedError: the file is missing, not regular, or larger than the limit.
+    """
+    try:
+        descriptor = os.open(folder / path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+                raise MalformedError(f"{path}: not a regular file, or larger than {MAX_FILE_BYTES} bytes")
+            return file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise MalformedError(f"{path}: cannot be read ({type(error).__name__})") from error
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle and compare every file with the manifest; the manifest's signature is not verified here.
+
+    Raises:
+        MalformedError: a limit, a missing or an extra file.
+        SealError: a file differs from its digest.
+    """
+    present = dict(list_files(folder))
+    manifest = read_file(folder, paths.MANIFEST)
+    entries = read_manifest(manifest)
+    missing, extra = sorted(set(entries) - set(present)), sorted(set(present) - set(entries))
+    if missing:
+        raise MalformedError(f"{missing[0]} is listed in the manifest but missing")
+    if extra:
+        raise MalformedError(f"{extra[0]} is not listed in the manifest")
+    contents: dict[str, bytes] = {}
+    for path, entry in entries.items():
+        data = read_file(folder, path)
+        if len(data) != entry.size or sha256_hex(data) != entry.sha256:
+            raise SealError(f"{path} differs from its digest in the manifest")
+        if not path.startswith(f"{paths.RAW_FOLDER}/"):
+            contents[path] = data
+    return Bundle(
+        folder=folder,
+        contents=contents,
+        entries=entries,
+        manifest=manifest,
+        manifest_envelope=read_file(folder, paths.MANIFEST_ENVELOPE),
+    )
+
+
+def certificate_digest(pem: bytes) -> str:
+    """Return the SHA-256 of a PEM certificate's DER form.
+
+    Raises:
+        MalformedError: not a certificate.
+    """
+    from cryptography.x509 import load_pem_x509_certificate
+
+    try:
+        certificate = load_pem_x509_certificate(pem)
+    except ValueError as error:
+        raise MalformedError(f"{paths.REPORT_CERTIFICATE}: not a certificate in PEM form") from error
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return sha256_hex(certificate.public_bytes(Encoding.DER))
+
+
+def _scan(folder: Path, prefix: str, found: dict[str, int]) -> None:
+    with os.scandir(folder) as items:
+        for item in items:
+            path = prefix + item.name
+            if item.is_symlink():
+                raise MalformedError("the bundle holds a link")
+            if item.is_dir(follow_symlinks=False):
+                if prefix or item.name not in FOLDERS:
+                    raise MalformedError("the bundle holds an unknown folder")
+                _scan(folder / item.name, f"{item.name}/", found)
+                continue
+            if place_of(path) is None and path not in _UNLISTED:
+                raise MalformedError("the bundle holds a file that has no place in it")
+            if not item.is_file(follow_symlinks=False):
+                raise MalformedError(f"{path}: not a regular file")
+            size = item.stat(follow_symlinks=False).st_size
+            if size > MAX_FILE_BYTES:
+                raise MalformedError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+            found[path] = size
+            if len(found) > MAX_FILES:
+                raise MalformedError(f"the bundle holds more than {MAX_FILES} files")
+
+
+def _event(at: str, act: CustodyAct, actor: str, path: str, data: bytes) -> CustodyEvent:
+    return CustodyEvent(at=at, act=act, actor=actor, path=path, sha256=sha256_hex(data))
+
+
+def _file_digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

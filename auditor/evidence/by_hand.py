@@ -1,0 +1,51 @@
+"""``CHECK.txt``: how a stranger checks a bundle with stock tools."""
+
+_TEXT = """\
+How to check this evidence bundle
+=================================
+
+With the auditor (offline; needs no model and no network). Take both fingerprints from the owner and from the
+examiner themselves, not from this file:
+
+    auditor check . --owner-key {owner} --examiner-key {examiner}
+
+By hand, with python3, openssl and sha256sum, inside the bundle's folder. Nothing is written into it.
+
+1. Every file is the one the manifest lists. Expect "OK" on every line.
+
+    python3 -c 'import json; [print(f["sha256"] + "  " + f["path"]) for f in json.load(open("manifest.json"))["files"]]' | sha256sum -c
+
+2. The examiner signed this manifest. Expect "Signature Verified Successfully", and two equal digests after it.
+
+    work=$(mktemp -d)
+    python3 -c 'import base64, json, sys; e = json.load(open("manifest.dsse.json")); p = base64.b64decode(e["payload"]); t = e["payloadType"].encode(); w = sys.argv[1]; open(w + "/pae", "wb").write(b"DSSEv1 %d %b %d %b" % (len(t), t, len(p), p)); open(w + "/payload", "wb").write(p); open(w + "/sig", "wb").write(base64.b64decode(e["signatures"][0]["sig"]))' "$work"
+    openssl pkeyutl -verify -rawin -pubin -inkey certs/examiner.pub.pem -sigfile "$work/sig" -in "$work/pae"
+    python3 -c 'import json, sys; print(json.load(open(sys.argv[1] + "/payload"))["subject"][0]["digest"]["sha256"])' "$work"
+    sha256sum manifest.json
+
+3. The owner signed the seal, and with it the whole protocol. Expect "Signature Verified Successfully".
+
+    python3 -c 'import base64, json, sys; e = json.load(open("seal/k.seal.json")); p = base64.b64decode(e["payload"]); t = e["payloadType"].encode(); w = sys.argv[1]; open(w + "/pae", "wb").write(b"DSSEv1 %d %b %d %b" % (len(t), t, len(p), p)); open(w + "/sig", "wb").write(base64.b64decode(e["signatures"][0]["sig"]))' "$work"
+    openssl pkeyutl -verify -rawin -pubin -inkey certs/owner.pub.pem -sigfile "$work/sig" -in "$work/pae"
+
+4. The keys are theirs. Expect the two fingerprints that owner and examiner give you.
+
+    openssl pkey -pubin -in certs/owner.pub.pem -outform DER | tail -c 32 | sha256sum
+    openssl pkey -pubin -in certs/examiner.pub.pem -outform DER | tail -c 32 | sha256sum
+
+5. No line of the transcript was changed or dropped. Expect "chain intact" and the head that the examiner signed.
+
+    python3 -c 'import hashlib, json; d = b"auditor/1 transcript line\\0"; h = hashlib.sha256(d).hexdigest(); lines = open("transcript.jsonl", "rb").read()[:-1].split(b"\\n"); ok = all([json.loads(l)["prev"] == h and bool(h := hashlib.sha256(d + l).hexdigest()) for l in lines]); print("chain intact" if ok else "CHAIN BROKEN", h)'
+    python3 -c 'import json, sys; print(json.load(open(sys.argv[1] + "/payload"))["predicate"]["transcript_head"])' "$work"
+
+Whether the numbers follow from the answers is beyond stock tools: "auditor check" recomputes every one of them from
+transcript.jsonl, openings.json and the sealed protocol, and compares the outcome with results.json byte by byte.
+
+A signature shows who vouches for these bytes and that they are unaltered. Times are those of the owner's and the
+examiner's own clocks unless a time-stamp token says otherwise.
+"""  # noqa: E501
+
+
+def by_hand_text(*, owner: str, examiner: str) -> bytes:
+    """Return the bytes of ``CHECK.txt`` for a bundle under these two key fingerprints."""
+    return _TEXT.format(owner=owner, examiner=examiner).encode("utf-8")

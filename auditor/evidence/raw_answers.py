@@ -1,0 +1,65 @@
+"""Reading raw answer bodies a second time, so that a transcript's answers need not be believed.
+
+The adapters that talk to suspects lie above the evidence and may speak other dialects; this reader knows the
+package's own: an object with ``answers``, each an object with an integer ``label`` and perhaps ``scores``.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from auditor.records import Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawAnswer:
+    """One answer as the body states it."""
+
+    label: int
+    scores: tuple[float, ...] | None
+
+
+def read_raw_answers(body: bytes) -> tuple[RawAnswer, ...] | None:
+    """Return the answers of a body, or None where it is not in the form this reader knows."""
+    try:
+        value = json.loads(body.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    items = value.get("answers") if isinstance(value, dict) else None
+    if not isinstance(items, list):
+        return None
+    answers = [_answer(item) for item in items]
+    known = tuple(answer for answer in answers if answer is not None)
+    return known if len(known) == len(answers) else None
+
+
+def same_answers(raw: Sequence[RawAnswer], recorded: Sequence[Answer]) -> bool:
+    """Return whether recorded answers are those of the body; scores count where the body states them as a list."""
+    return len(raw) == len(recorded) and all(
+        ours.label == theirs.label and (theirs.scores is None or ours.scores == theirs.scores)
+        for ours, theirs in zip(recorded, raw, strict=True)
+    )
+
+
+def _answer(item: object) -> RawAnswer | None:
+    label = item.get("label") if isinstance(item, dict) else None
+    if not isinstance(item, dict) or isinstance(label, bool) or not isinstance(label, int):
+        return None
+    stated = item.get("scores")
+    if stated is None:
+        return RawAnswer(label=label, scores=None)
+    if not isinstance(stated, list):
+        return None
+    scores = [_score(score) for score in stated]
+    known = tuple(score for score in scores if score is not None)
+    return RawAnswer(label=label, scores=known) if len(known) == len(scores) else None
+
+
+def _score(value: object) -> float | None:
+    # Services send numbers; renderings of local models hold decimal strings.
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None

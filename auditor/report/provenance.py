@@ -1,0 +1,267 @@
+"""What was examined, by which plan, with which tool, and who held it: the report's facts about the examination."""
+
+from collections.abc import Mapping, Sequence
+
+from auditor.canonical import JsonValue
+from auditor.evidence.custody import CustodyEvent
+from auditor.records import Design
+from auditor.report import view, wording
+from auditor.report.inputs import ReportInput, Tree
+from auditor.report.text import clean, level, rate
+from auditor.report.view import Row, digest
+
+_NAMED_IN_ENVIRONMENT = ("auditor", "python", "platform")
+
+
+def identity(given: ReportInput, tree: Tree) -> dict[str, object]:
+    """Return the template\'s values for front page, integrity box and declarations."""
+    identification = (
+        Row(label="Report", value=f"{given.report_id}, rev. {given.revision}"),
+        Row(label="Case number"),
+        Row(label="Court, requester"),
+        Row(label="Examiner, role"),
+        Row(label="Organisation"),
+    )
+    dates = (
+        Row(label="Keys sealed", value=_time(tree.text("/keyset/sealed_at"))),
+        Row(label="Suspect public"),
+        Row(label="First record", value=_time(given.opened_at)),
+        Row(label="Last record", value=_time(given.closed_at)),
+        Row(label="Time stamps", value="none; own clocks only"),
+    )
+    integrity = (
+        Row(label="results.json, SHA-256", value=digest(given.digests.get("results.json", "")), code=True),
+        Row(label="Transcript head, SHA-256", value=digest(given.transcript_head), code=True),
+        Row(label="Seal, SHA-256", value=digest(tree.text("/keyset/seal_sha256")), code=True),
+        Row(label="Owner's key, fingerprint", value=digest(tree.text("/keyset/owner_fingerprint")), code=True),
+        Row(label="Examiner's key, fingerprint", value=digest(given.examiner_fingerprint), code=True),
+        Row(label="Certificate signing the PDF", value=_certificate(given), code=bool(given.certificate_sha256)),
+    )  # fmt: skip
+    return {
+        "report_id": given.report_id,
+        "revision": given.revision,
+        "issued": clean(given.closed_at, limit=40),
+        "issued_day": clean(given.closed_at[:10], limit=10),
+        "suspect_uri": clean(tree.text("/suspect/uri"), limit=120),
+        "keyset_short": clean(tree.text("/keyset/id"), limit=64)[:12],
+        "identification": identification,
+        "dates": dates,
+        "integrity": integrity,
+        "check_commands": _commands(),
+        "h1": clean(tree.text("/propositions/h1"), limit=1000),
+        "h2": clean(tree.text("/propositions/h2"), limit=1000),
+        "serial": tree.integer("/keyset/serial"),
+        "digests": [(name, digest(value)) for name, value in sorted(given.digests.items())],
+        "declarations": [Row(label=label) for label in wording.DECLARATIONS],
+    }
+
+
+def _certificate(given: ReportInput) -> str:
+    return (
+        digest(given.certificate_sha256) if given.certificate_sha256 else "none recorded; the PDF, if any, is unsigned"
+    )
+
+
+def _commands() -> str:
+    return "\n".join(
+        (
+            "auditor check BUNDLE --render --owner-key FINGERPRINT --examiner-key FINGERPRINT",
+            "sha256sum BUNDLE/results.json BUNDLE/seal/k.seal.json",
+            "pdfdetach -savefile results.json -o attached.json BUNDLE/report.pdf",
+        )
+    )
+
+
+def items(given: ReportInput, tree: Tree) -> dict[str, object]:
+    """Return the template\'s values for reference model, suspect and key set."""
+    seal = given.seal
+    settings = ", ".join(f"{name} {_plain(value)}" for name, value in sorted(seal.generator.settings.items()))
+    randomness = tree.text("/keyset/randomness")
+    model = (
+        Row(label="Weights, SHA-256", value=digest(tree.text("/keyset/model_sha256")), code=True),
+        Row(label="Name, provenance, condition on receipt"),
+    )
+    suspect = (
+        Row(label="Address or file", value=clean(tree.text("/suspect/uri")), code=True),
+        Row(label="Kind", value=clean(tree.text("/suspect/kind"))),
+        Row(label="Resolved network address", value=clean(tree.text("/suspect/address")) or view.NONE),
+        Row(label="Name it gives itself", value=clean(tree.text("/suspect/declared_name")) or view.NONE),
+        Row(label="Description or file, SHA-256", value=digest(tree.text("/suspect/artefact_sha256")), code=True),
+        Row(label="Certificate of the connection", value="not recorded"),
+        Row(label="Account used, first public date"),
+    )
+    keys = (
+        Row(label="Identifier", value=clean(tree.text("/keyset/id")), code=True),
+        Row(label="Key samples sealed", value=str(tree.integer("/keyset/n_keys"))),
+        Row(label="Scheme", value=f"{clean(tree.text('/scheme'))}, version {tree.integer('/scheme_version')}"),
+        Row(label="Generator", value=clean(f"{seal.generator.name}, version {seal.generator.version}; {settings}")),
+        Row(label="Root over the sealed samples", value=digest(seal.merkle_root), code=True),
+        Row(label="Commitment to the owner's seed", value=digest(seal.seed_commitment), code=True),
+        Row(label="Place in the owner's series", value=f"no. {tree.integer('/keyset/serial')}"),
+        Row(label="Previous seal, SHA-256", value=digest(seal.previous_seal_sha256), code=seal.serial > 1),
+        Row(label="Public randomness in the draw", value=clean(randomness) if randomness else "none: the draw rests on "
+            "the owner's committed secret alone"),
+    )  # fmt: skip
+    return {"items_model": model, "items_suspect": suspect, "items_keys": keys}
+
+
+def acquisition(given: ReportInput, tree: Tree) -> dict[str, object]:
+    """Return the template\'s values for transcript, custody, environment and plan."""
+    environment = given.environment
+    packages = environment.get("packages")
+    versions = packages if isinstance(packages, Mapping) else {}
+    listed = ", ".join(f"{name} {_plain(versions[name])}" for name in sorted(versions) if versions[name] is not None)
+    rows = [
+        Row(label=name.capitalize(), value=_recorded(environment, name))
+        for name in _NAMED_IN_ENVIRONMENT
+        if name in environment
+    ]
+    rows.append(Row(label="Packages", value=clean(listed, limit=600) or view.NONE))
+    rows.append(Row(label="Self-test of the build on this machine", value="not recorded in the bundle"))
+    counts = given.counts
+    acquisition = (
+        Row(label="Transcript records, chained", value=f"{counts.get('lines', 0):,}"),
+        Row(label="Exchanges; of these without an answer",
+            value=f"{counts.get('batches', 0):,}; {counts.get('batches_unanswered', 0):,}"),
+        Row(label="Failed attempts that were repeated", value=f"{counts.get('failed_attempts', 0):,}"),
+        Row(label="Questions issued; of these without an answer",
+            value=f"{tree.integer('/queries/total'):,}; {tree.integer('/queries/failed'):,}"),
+        Row(label="Excluded after being asked", value="none: every issued question counts"),
+        Row(label="Operator as recorded by the tool", value=_recorded(given.preamble, "operator")),
+        Row(label="How the transcript was closed", value=clean(given.closed_reason) or "not closed"),
+        Row(label="Independent time stamps", value="none: all times rest on the clocks of owner and examiner"),
+        Row(label="Clock", value=_recorded(given.preamble, "clock")),
+    )  # fmt: skip
+    return {
+        "acquisition": acquisition,
+        "custody": _custody(given.custody),
+        "environment_rows": rows,
+        "protocol_rows": _protocol(Tree(given.protocol, "protocol.json"), tree),
+        "deviations": [clean(str(item), limit=400) for item in tree.items("/deviations")],
+        "test_name": clean(tree.text("/test/name")),
+        **_validation(tree),
+    }
+
+
+def _validation(tree: Tree) -> dict[str, object]:
+    rates = []
+    if tree.has("/opinion/empirical"):
+        found = f"{tree.integer('/opinion/empirical/false_claims')} of {tree.integer('/opinion/empirical/audits')}"
+        what = f"On this suspect: {clean(tree.text('/opinion/empirical/what'))}"
+        rates.append((what, found, rate(tree.number("/opinion/empirical/upper_bound")), "0.05"))
+    error = level(tree.number("/null/shams/error")) if tree.has("/null/shams/error") else "stated in section 7"
+    found = f"{tree.integer('/null/shams/hits')} of {tree.integer('/null/shams/trials')}"
+    rates.append(
+        (
+            "On this suspect: sham samples with the sealed answer",
+            found,
+            rate(tree.number("/null/shams/upper_bound")),
+            error,
+        )
+    )
+    if tree.has("/null/panel"):
+        panel = "A panel of independent models was examined; its figures are part of results.json."
+        text = "see the panel in section 5"
+        rates += [(f"Panel: {row.label}", row.value, "", "") for row in _flat(tree.at("/null/panel"), limit=8)]
+    else:
+        panel = "No panel of independently developed models was examined for this report."
+        text = view.NONE
+    return {"error_rates": rates, "panel_sentence": panel, "panel_text": text}
+
+
+def _protocol(protocol: Tree, tree: Tree) -> tuple[Row, ...]:
+    def count(name: str) -> str:
+        return str(protocol.integer(f"/{name}"))
+
+    def share(name: str) -> str:
+        return level(protocol.number(f"/{name}"))
+
+    stage = (
+        f"{count('opening_keys')} keys, {count('n_shams')} shams from {count('n_sham_patterns')} patterns, "
+        f"{count('n_controls')} controls, {count('n_repeats')} repetitions"
+    )
+    limits = (
+        f"natural answers on controls at least {share('min_control_accuracy')}; different answers on repetition at "
+        "most "
+        f"{share('max_disagreement')}; missing answers in the first stage at most {share('max_failed_share')}; "
+        "selective "
+        f"refusal tested at {share('obstruction_alpha')}"
+    )
+    forecast = (
+        f"hit rate {rate(protocol.number('/forecast_rate'))}, sham rate "
+        f"{rate(protocol.number('/forecast_sham_rate'))}, "
+        f"natural answers on controls {rate(protocol.number('/forecast_control_accuracy'))}"
+    )
+    detect = f"{share('p_min')}; at or above it, a futility stop has a probability of at most {share('futility')}"
+    if protocol.text("/design") == Design.FIXED:
+        detect = f"{share('p_min')}; a fixed design has no futility stop"
+    return (
+        Row(label="Level of the claim", value=f"{share('alpha')} sealed; {level(tree.number('/test/alpha'))} used"),
+        Row(label="Share of it for the null bound", value=share("null_share")),
+        Row(label="Floor of the null rate", value=share("null_floor")),
+        Row(label="Hit rate to be detected", value=detect),
+        Row(label="Design", value=clean(protocol.text("/design"))),
+        Row(label="First stage", value=stage),
+        Row(label="Keys that may be asked", value=count("n_keys")),
+        Row(label="Conditions for a conclusion", value=limits),
+        Row(label="Measured on the owner's model at sealing", value=forecast),
+    )  # fmt: skip
+
+
+def _custody(events: Sequence[CustodyEvent]) -> list[tuple[str, str, str, str]]:
+    shown = [
+        (
+            _time(event.at).removesuffix(" UTC"),
+            event.act.value,
+            _short(event.actor),
+            f"{clean(event.path)} {_short(event.sha256)}",
+        )
+        for event in events[: view.MAX_ROWS]
+    ]
+    if len(events) > view.MAX_ROWS:
+        shown.append(("", "…", "", f"{len(events) - view.MAX_ROWS} more in custody.jsonl"))
+    return shown
+
+
+def _flat(value: JsonValue, *, limit: int) -> tuple[Row, ...]:
+    """Return a JSON object as rows ``a.b`` → value, at most ``limit`` of them."""
+    rows: list[Row] = []
+
+    def walk(node: JsonValue, name: str) -> None:
+        if isinstance(node, Mapping):
+            for key in sorted(node):
+                walk(node[key], f"{name}.{key}" if name else key)
+        elif isinstance(node, Sequence) and not isinstance(node, str):
+            rows.append(Row(label=clean(name), value=clean(", ".join(_plain(item) for item in node))))
+        else:
+            rows.append(Row(label=clean(name), value=clean(_plain(node))))
+
+    walk(value, "")
+    if len(rows) > limit:
+        left = len(rows) - limit
+        return (*rows[:limit], Row(label="…", value=f"{left} more entries in the bundle's file"))
+    return tuple(rows)
+
+
+def _short(text: str) -> str:
+    """Return outside text with its digests cut to what a person compares at a glance."""
+    return " ".join(f"{word[:16]}…" if len(word) == 64 else word for word in clean(text).split(" "))
+
+
+def _recorded(source: Mapping[str, JsonValue], name: str) -> str:
+    value = source.get(name)
+    return clean(_plain(value)) if value not in (None, "") else "not recorded"
+
+
+def _plain(value: JsonValue) -> str:
+    if value is None or value == "":
+        return view.NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else str(value)
+
+
+def _time(value: str) -> str:
+    """Return ``2026-11-22T10:00:00.000Z`` as ``2026-11-22 10:00:00 UTC``; other texts as they are."""
+    text = clean(value, limit=40)
+    return f"{text[:10]} {text[11:19]} UTC" if len(text) == 24 and text.endswith("Z") else text

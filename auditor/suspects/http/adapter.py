@@ -1,0 +1,166 @@
+"""The HTTP suspect: asks, repeats what failed, and turns answers into records.
+
+The questions are harmless to repeat, so a failed attempt is followed by another; each one is recorded. Nothing is
+asked again once a complete answer was received, whatever that answer says.
+"""
+
+import base64
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from auditor.errors import SuspectAnswerError, SuspectRefusedError, SuspectUnavailableError, UsageError
+from auditor.records import Inputs, SuspectId
+from auditor.suspects.base import Attempt, Description, Exchange, RawReply, Suspect
+from auditor.suspects.http.answers import parse_answers, parse_description
+from auditor.suspects.http.transport import Failure, Received, Transport, parse_address, retry_after_s
+
+DEFAULT_TIMEOUT_S = 30.0
+DEFAULT_ATTEMPTS = 4
+DEFAULT_BATCH = 64
+MAX_BODY_BYTES = 8 * 1024 * 1024
+MAX_WAIT_S = 60.0
+FIRST_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 8.0
+RETRIED_STATUS = frozenset({429, 502, 503, 504})
+REFUSED_STATUS = frozenset({401, 403, 407, 451})
+REJECTED_STATUS = frozenset({400, 406, 411, 413, 415, 422})
+ABSENT_STATUS = frozenset({404, 405, 410, 501})
+
+
+class HttpSuspect(Suspect):
+    """A prediction service that speaks the contract of ``auditor serve``.
+
+    Args:
+        base_url: http or https address that ``/v1/predict`` is appended to; credentials and query in it are sent,
+            never shown.
+        timeout_s: longest time for one whole attempt.
+        max_attempts: attempts per question before it counts as unanswered.
+        batch_size: most inputs per request; a smaller limit that the service declares is respected.
+        max_body_bytes: largest answer that is read, after decompression.
+        sleep: waits between attempts.
+        jitter: returns a number in [0, 1) that spreads the waits.
+        now_s: seconds since the epoch, for Retry-After dates.
+
+    Raises:
+        UsageError: ``base_url`` is not such an address, or a limit is not positive.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        max_attempts: int = DEFAULT_ATTEMPTS,
+        batch_size: int = DEFAULT_BATCH,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        if not timeout_s > 0 or min(max_attempts, batch_size, max_body_bytes) < 1:
+            raise UsageError("timeout, attempts, batch size and body limit must be positive")
+        self._target = parse_address(base_url)
+        self._transport = Transport(self._target, timeout_s=timeout_s, max_body_bytes=max_body_bytes)
+        self._max_attempts = max_attempts
+        self._batch_size = batch_size
+        self._sleep = sleep
+        self._jitter = jitter
+        self._now_s = now_s
+        self._n_labels: int | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Largest number of inputs per request."""
+        return self._batch_size
+
+    def close(self) -> None:
+        """Close pooled connections."""
+        self._transport.close()
+
+    def describe(self) -> Description:
+        """Return what the service says about itself; one without ``/v1/model`` is known by its address alone."""
+        received, attempts = self._ask("GET", "/v1/model", None)
+        extra = {"failed_attempts": str(len(attempts))} if attempts else {}
+        if received.status in ABSENT_STATUS:
+            return Description(suspect=self._suspect_id(received, sha256="", name=""), extra=extra)
+        self._check_status(received.status, path="/v1/model")
+        try:
+            declared = parse_description(received.body)
+        except SuspectAnswerError as error:
+            raise SuspectAnswerError(f"{self._target.uri}: {error}") from error
+        self._n_labels = declared.n_labels
+        self._batch_size = min(self._batch_size, declared.max_batch or self._batch_size)
+        return Description(
+            suspect=self._suspect_id(received, sha256=declared.sha256, name=declared.name),
+            input_shape=declared.input_shape,
+            n_labels=declared.n_labels,
+            extra={"answers": declared.answers, **extra},
+        )
+
+    def _suspect_id(self, received: Received, *, sha256: str, name: str) -> SuspectId:
+        return SuspectId(
+            uri=self._target.uri,
+            kind="http",
+            artefact_sha256=sha256,
+            address=received.address,
+            declared_name=name,
+        )
+
+    def _predict(self, inputs: Inputs) -> Exchange:
+        received, attempts = self._ask("POST", "/v1/predict", question(inputs))
+        self._check_status(received.status, path="/v1/predict")
+        reply = RawReply(
+            answers=parse_answers(received.body, n_labels=self._n_labels),
+            body=received.body,
+            elapsed_ms=received.elapsed_ms,
+            server_date=received.server_date,
+            status=received.status,
+        )
+        return Exchange(reply=reply, failed_attempts=attempts)
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> tuple[Received, tuple[Attempt, ...]]:
+        # urllib3 can retry too, but keeps no record of each attempt's reason and wait.
+        attempts: list[Attempt] = []
+        for number in range(1, self._max_attempts + 1):
+            outcome = self._transport.attempt(method, path, body)
+            if isinstance(outcome, Received) and outcome.status not in RETRIED_STATUS:
+                return outcome, tuple(attempts)
+            text = outcome.text if isinstance(outcome, Failure) else f"HTTP {outcome.status}"
+            wait_s = 0.0
+            if number < self._max_attempts:
+                wait_s = self._wait_s(number, outcome)
+                self._sleep(wait_s)
+            attempts.append(Attempt(error=text, waited_ms=round(wait_s * 1000)))
+        reasons = ", ".join(f"{n} × {text}" for text, n in Counter(attempt.error for attempt in attempts).items())
+        message = f"{self._target.uri}: no answer ({reasons})"
+        if attempts[-1].error == "HTTP 429":
+            raise SuspectRefusedError(message)
+        raise SuspectUnavailableError(message)
+
+    def _wait_s(self, number: int, outcome: Received | Failure) -> float:
+        if isinstance(outcome, Received):
+            asked_s = retry_after_s(outcome.retry_after, now_s=self._now_s())
+            if asked_s is not None:
+                return min(asked_s, MAX_WAIT_S)
+        backoff_s = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** (number - 1))
+        return backoff_s * (0.5 + 0.5 * self._jitter())
+
+    def _check_status(self, status: int, *, path: str) -> None:
+        if 200 <= status < 300:
+            return
+        message = f"{self._target.uri}{path}: HTTP {status}"
+        if status in REFUSED_STATUS:
+            raise SuspectRefusedError(f"{message}, the service refuses")
+        if status in REJECTED_STATUS:
+            raise SuspectAnswerError(f"{message}, the service does not accept the question")
+        raise SuspectUnavailableError(f"{message}, no prediction service answers here")
+
+
+def question(inputs: Inputs) -> bytes:
+    """Return the request body for a batch, in canonical form."""
+    data_b64 = base64.b64encode(inputs.tobytes()).decode("ascii")
+    shape = ",".join(str(side) for side in inputs.shape)
+    # Nothing in it needs escaping, and a serialiser would look at every character of the pixels.
+    return f'{{"inputs":{{"data_b64":"{data_b64}","dtype":"uint8","shape":[{shape}]}}}}'.encode("ascii")

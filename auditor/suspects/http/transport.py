@@ -1,0 +1,379 @@
+"""One attempt to get one complete answer: addresses, connections, time and size limits."""
+
+import email.utils
+import ipaddress
+import logging
+import os
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC
+from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
+from http.cookiejar import DefaultCookiePolicy
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
+from requests.utils import get_environ_proxies
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProxyError, ReadTimeoutError
+from urllib3.response import HTTPResponse
+
+from auditor import __version__
+from auditor.errors import SuspectAnswerError, SuspectUnavailableError, UsageError
+from auditor.suspects.http.answers import printable
+
+CHUNK_BYTES = 64 * 1024
+MAX_REDIRECTS = 3
+
+# Its warnings about malformed headers print the full address, which may carry a token in the query.
+logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a service is."""
+
+    uri: str
+    """Address without credentials and query; the only form that is ever shown."""
+    query: str
+    auth: HTTPBasicAuth | None
+    loopback: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One complete answer, not yet believed."""
+
+    status: int
+    body: bytes
+    """Decoded bytes; empty for any status but 2xx."""
+    server_date: str
+    retry_after: str
+    address: str
+    """Network address that answered; empty behind a proxy."""
+    elapsed_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An attempt without a complete answer."""
+
+    text: str
+
+
+def parse_address(base_url: str) -> Target:
+    """Split a base URL into what may be shown and what may not.
+
+    Raises:
+        UsageError: not an http or https address; the message never repeats it.
+    """
+    try:
+        parts = urlsplit(base_url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise UsageError("the endpoint is not a valid address") from error
+    if parts.scheme not in ("http", "https") or not host or not base_url.isprintable() or " " in base_url:
+        raise UsageError("the endpoint must be an http or https address such as http://127.0.0.1:8000")
+    shown = f"[{host}]" if ":" in host else host
+    shown += f":{port}" if port is not None else ""
+    auth = None
+    if parts.username is not None:
+        auth = HTTPBasicAuth(unquote(parts.username).encode(), unquote(parts.password or "").encode())
+    return Target(
+        uri=f"{parts.scheme}://{shown}{parts.path.rstrip('/')}",
+        query=parts.query,
+        auth=auth,
+        loopback=_is_loopback(host),
+    )
+
+
+def retry_after_s(text: str, *, now_s: float) -> float | None:
+    """Return the wait that a Retry-After header asks for (seconds or HTTP date), or None when it says nothing."""
+    if re.fullmatch(r"[0-9]{1,9}", text.strip()):
+        return float(text)
+    try:
+        until = email.utils.parsedate_to_datetime(text)
+        return max(0.0, (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - now_s)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+class Transport:
+    """A pooled session to one service."""
+
+    def __init__(self, target: Target, *, timeout_s: float, max_body_bytes: int) -> None:
+        self._target = target
+        self._timeout_s = timeout_s
+        self._max_body_bytes = max_body_bytes
+        self._deadline = _Deadline(timeout_s)
+        self._session = _session(target, self._deadline)
+
+    def close(self) -> None:
+        """Close pooled connections and stop watching them."""
+        self._session.close()
+        self._deadline.close()
+
+    def attempt(self, method: str, path: str, body: bytes | None) -> Received | Failure:
+        """Return the complete answer, or why there is none and another attempt may help.
+
+        Raises:
+            SuspectAnswerError: the answer is too large, cannot be decompressed, or leads to another service.
+            SuspectUnavailableError: another attempt cannot help.
+        """
+        url = self._target.uri + path + (f"?{self._target.query}" if self._target.query else "")
+        try:
+            with self._deadline.running():
+                received = self._send(method, url, body)
+        except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
+            if not self._deadline.expired:
+                return self._failure(error)
+        else:
+            if not self._deadline.expired:
+                return received
+        # A connection that the deadline cut may look like a complete answer without a length.
+        return Failure(text=f"no complete answer within {self._timeout_s:g} s")
+
+    def _failure(self, error: Exception) -> Failure:
+        causes = tuple(_causes(error))
+        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+            raise SuspectUnavailableError(f"{self._target.uri}: its TLS certificate is not trusted") from error
+        if isinstance(error, requests.exceptions.ContentDecodingError):
+            raise SuspectAnswerError(f"{self._target.uri}: the answer's compression is broken") from error
+        if isinstance(error, requests.exceptions.InvalidURL | UnicodeError):
+            raise SuspectUnavailableError(f"{self._target.uri}: the address cannot be used") from error
+        return Failure(text=_network_error(causes))
+
+    def _send(self, method: str, url: str, body: bytes | None) -> Received:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        for _ in range(MAX_REDIRECTS + 1):
+            started_s = time.monotonic()
+            response = self._session.request(
+                method,
+                url,
+                data=body,
+                headers=headers,
+                timeout=self._timeout_s,
+                allow_redirects=False,
+                stream=True,
+            )
+            with closing(response):
+                location = response.headers.get("Location", "")
+                if response.status_code in (301, 302, 307, 308) and location:
+                    url = self._redirected(url, location)
+                    continue
+                address = _peer_address(response)
+                return Received(
+                    status=response.status_code,
+                    body=self._read(response) if 200 <= response.status_code < 300 else b"",
+                    server_date=printable(response.headers.get("Date")),
+                    retry_after=response.headers.get("Retry-After", ""),
+                    address=address,
+                    elapsed_ms=round((time.monotonic() - started_s) * 1000),
+                )
+        raise SuspectAnswerError(f"{self._target.uri}: more than {MAX_REDIRECTS} redirects")
+
+    def _redirected(self, url: str, location: str) -> str:
+        # Another host is another suspect; whoever means that one names it.
+        old = urlsplit(url)
+        try:
+            new = urlsplit(urljoin(url, location))
+            allowed = _same_service(old, new)
+        except ValueError as error:
+            raise SuspectAnswerError(f"{self._target.uri}: redirects to something that is no address") from error
+        if not allowed:
+            host = printable(new.hostname) or "no host"
+            raise SuspectAnswerError(f"{self._target.uri}: redirects to another service ({host}), which is not asked")
+        return new._replace(netloc=new.netloc.rpartition("@")[2]).geturl()
+
+    def _read(self, response: requests.Response) -> bytes:
+        body = bytearray()
+        for chunk in response.iter_content(CHUNK_BYTES):
+            body += chunk
+            if len(body) > self._max_body_bytes:
+                raise SuspectAnswerError(f"{self._target.uri}: an answer is larger than {self._max_body_bytes} bytes")
+        return bytes(body)
+
+
+class _Deadline:
+    """Ends an attempt that takes too long altogether.
+
+    Timeouts of single reads would let a server keep an auditor for hours, one byte at a time. One thread watches all
+    attempts of a suspect; it sleeps for a whole timeout whenever nothing runs, which is early enough for whatever
+    starts meanwhile.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.expired = False
+        self._timeout_s = timeout_s
+        self._ends_s: float | None = None
+        self._socket: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Shut the watched socket down after the timeout, unless the block ends before."""
+        if self._thread is None:
+            self._closed.clear()
+            self._thread = threading.Thread(target=self._watch, name="deadline", daemon=True)
+            self._thread.start()
+        with self._lock:
+            self.expired, self._socket = False, None
+            self._ends_s = time.monotonic() + self._timeout_s
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._ends_s, self._socket = None, None
+
+    def reads_from(self, connected: socket.socket | None) -> None:
+        """Remember the socket that the answer will come from."""
+        with self._lock:
+            if self.expired:
+                raise TimeoutError
+            self._socket = connected
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _watch(self) -> None:
+        left_s = self._timeout_s
+        while not self._closed.wait(left_s):
+            with self._lock:
+                left_s = self._timeout_s if self._ends_s is None else self._ends_s - time.monotonic()
+                if left_s > 0:
+                    continue
+                self.expired, self._ends_s, left_s = True, None, self._timeout_s
+                if self._socket is not None:
+                    with suppress(OSError):
+                        self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class _Session(requests.Session):
+    """A session that leaves redirects alone: preparing the next request would read the body without a limit."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return no target, wherever the answer points."""
+        return None
+
+
+class _TimedAdapter(HTTPAdapter):
+    """The usual adapter, whose direct connections tell the deadline which socket they read from."""
+
+    def __init__(self, deadline: _Deadline) -> None:
+        class Plain(HTTPConnection):
+            def getresponse(self) -> HTTPResponse:  # type: ignore[override]
+                deadline.reads_from(self.sock)
+                return super().getresponse()
+
+        class Secure(HTTPSConnection):
+            def getresponse(self) -> HTTPResponse:  # type: ignore[override]
+                deadline.reads_from(self.sock)
+                return super().getresponse()
+
+        class PlainPool(HTTPConnectionPool):
+            ConnectionCls = Plain
+
+        class SecurePool(HTTPSConnectionPool):
+            ConnectionCls = Secure
+
+        super().__init__(pool_connections=1, pool_maxsize=2, max_retries=0)
+        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+
+
+def _session(target: Target, deadline: _Deadline) -> requests.Session:
+    session = _Session()
+    # Nothing comes from the environment unseen: a .netrc entry would send its owner's password to a suspect.
+    session.trust_env = False
+    session.proxies = {} if target.loopback else dict(get_environ_proxies(target.uri))
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE", "")
+    if bundle and not os.path.exists(bundle):
+        raise UsageError("REQUESTS_CA_BUNDLE names a file that does not exist")
+    session.verify = bundle or True
+    session.auth = target.auth
+    # Cookies would let a service recognise the audit from one question to the next.
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.headers.update(
+        {"User-Agent": f"auditor/{__version__}", "Accept": "application/json", "Accept-Encoding": "identity"}
+    )
+    adapter = _TimedAdapter(deadline)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+def _same_service(old: SplitResult, new: SplitResult) -> bool:
+    if old.hostname != new.hostname:
+        return False
+    if old.scheme == new.scheme:
+        return _port(old) == _port(new)
+    return (old.scheme, _port(old), new.scheme, _port(new)) == ("http", 80, "https", 443)
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port if parts.port is not None else {"http": 80, "https": 443}.get(parts.scheme, 0)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _peer_address(response: requests.Response) -> str:
+    connection = response.raw.connection
+    if connection is None or connection.sock is None or connection.proxy is not None:
+        return ""
+    return str(connection.sock.getpeername()[0])
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and everything behind it, the outermost first."""
+    seen: list[BaseException] = []
+    waiting: list[BaseException] = [error]
+    while waiting:
+        current = waiting.pop(0)
+        if current in seen:
+            continue
+        seen.append(current)
+        yield current
+        inner = (current.__cause__, current.__context__, *current.args)
+        waiting += [item for item in inner if isinstance(item, BaseException)]
+
+
+def _network_error(causes: tuple[BaseException, ...]) -> str:
+    """Return a few words for a failed attempt; exception texts are left out because they repeat the address."""
+    known: tuple[tuple[type[BaseException], str], ...] = (
+        (ProxyError, "the proxy does not answer"),
+        (ConnectionRefusedError, "connection refused"),
+        (socket.gaierror, "the host name is not known"),
+        # Errors of new connections are a kind of this one, so that the two above come first.
+        (ConnectTimeoutError, "no connection"),
+        (ReadTimeoutError, "no answer in time"),
+        (TimeoutError, "no answer in time"),
+        (RemoteDisconnected, "connection closed without an answer"),
+        (ConnectionResetError, "connection reset"),
+        (BrokenPipeError, "connection reset"),
+        (IncompleteRead, "the answer broke off"),
+        (ssl.SSLError, "no TLS connection"),
+        (BadStatusLine, "not an HTTP answer"),
+        (HTTPException, "not an HTTP answer"),
+    )
+    for kind, text in known:
+        if any(isinstance(cause, kind) for cause in causes):
+            return text
+    return "the connection failed"

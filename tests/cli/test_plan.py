@@ -1,0 +1,116 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from auditor.cli.plan import plan
+
+application = typer.Typer()
+application.command()(plan)
+
+
+def invoke(arguments: str) -> Result:
+    return CliRunner().invoke(application, arguments.split(), env={"COLUMNS": "200", "TERM": "dumb"})
+
+
+def test_table_ends_with_the_number_of_keys_to_seal() -> None:
+    result = invoke("--scheme new-label --p 0.8 --null-rate 0.1")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    lines = result.stdout.strip().splitlines()
+    assert lines[-1] == "seal at least 22 keys for power 0.99"
+    assert any(line.startswith("information limit: 10.00 queries") for line in lines)
+    for name in ("default e-process", "fixed exact binomial", "SPRT that knows p", "new-label rule", "threshold rule"):
+        assert any(name in line for line in lines)
+    assert "≥ 11 hits of 19" in result.stdout
+
+
+def test_a_rule_that_does_not_keep_the_level_is_named() -> None:
+    result = invoke("--scheme new-label")
+    assert "new-label rule, 1/p: does not keep the level" in result.stdout
+    assert "default e-process: does not keep" not in result.stdout
+
+
+def test_json_is_one_object_and_nothing_else() -> None:
+    result = invoke("--scheme wrong-label --p 0.8 --null-rate 0.1 --power 0.9 --keys 20 --json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert found["schema"] == "mlaudit.plan/1"
+    assert found["seal_at_least"] == 16
+    by_name = {row["name"]: row for row in found["procedures"]}
+    assert by_name["threshold rule, tau = 0.3"]["keys_for_power"] == 40
+    assert float(by_name["default e-process"]["mean"]) == pytest.approx(11.3, abs=0.05)
+    assert float(by_name["default e-process"]["ratio_to_limit"]) > 1
+    assert found["with_keys"]["keys"] == 20
+    assert 0.9 < float(found["with_keys"]["reject"]) < 1
+
+
+def test_forecast_with_the_keys_at_hand() -> None:
+    result = invoke("--scheme new-label --p 0.8 --null-rate 0.1 --keys 3")
+    assert "with 3 keys the default e-process decides for the owner with probability 0.0000" in result.stdout
+
+
+def test_default_null_rates() -> None:
+    assert "null rate = 0.07," in invoke("--scheme new-label").stdout
+    assert "null rate = 0.111," in invoke("--scheme wrong-label").stdout
+
+
+def test_power_out_of_reach_is_said_plainly() -> None:
+    result = invoke("--scheme wrong-label --p 0.2 --null-rate 0.1")
+    assert result.exit_code == 0
+    assert result.stdout.strip().splitlines()[-1].startswith("no number of keys up to 8000 gives power 0.99")
+    as_json = json.loads(invoke("--scheme wrong-label --p 0.2 --null-rate 0.1 --json").stdout)
+    assert as_json["seal_at_least"] is None
+    assert as_json["procedures"][0]["ratio_to_limit"] is None
+
+
+def test_impossible_claims_have_no_logarithm_in_json() -> None:
+    arguments = "--scheme new-label --p 0.000001 --null-rate 0.0000001 --alpha 1e-100"
+    found = json.loads(invoke(arguments + " --json").stdout)
+    assert found["procedures"][1]["false_claim_log10"] is None
+    assert invoke(arguments).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "--scheme margin",
+        "--scheme new-label --p 1.2",
+        "--scheme new-label --p 0.05",
+        "--scheme new-label --p nan",
+        "--scheme new-label --p many",
+        "--scheme new-label --null-rate 0",
+        "--scheme new-label --null-rate 0.4",
+        "--scheme new-label --alpha 0",
+        "--scheme new-label --alpha 2",
+        "--scheme new-label --power 1",
+        "--scheme new-label --p-min 0",
+        "--scheme new-label --keys 0",
+        "--scheme new-label --keys 2.5",
+        "--scheme new-label --keys 99999999",
+    ],
+)
+def test_bad_values_are_usage_errors(arguments: str) -> None:
+    result = invoke(arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr != ""
+    assert "Traceback" not in result.stderr
+
+
+def test_works_without_torch() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import typer\n"
+        "from auditor.cli.plan import plan\n"
+        "app = typer.Typer(); app.command()(plan)\n"
+        "app(['--scheme', 'new-label', '--json'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scheme"] == "new-label"
