@@ -66,7 +66,13 @@ class DemoOutcome:
 
 
 def run_demo(
-    *, folder: Path, data: str, scheme: str = "new-label", seed: int = 0, progress: Progress | None = None
+    *,
+    folder: Path,
+    data: str,
+    scheme: str = "new-label",
+    seed: int = 0,
+    secret: Secret | None = None,
+    progress: Progress | None = None,
 ) -> DemoOutcome:
     """Train, seal, serve four suspects, audit each over HTTP.
 
@@ -74,7 +80,8 @@ def run_demo(
         folder: a new or empty folder for models, key set and bundles.
         data: name of a data set, see auditor.datasets.
         scheme: name of a trained scheme.
-        seed: seed of all training; the secret always comes from the operating system.
+        seed: seed of all training.
+        secret: the owner's secret; None draws one from the operating system.
         progress: where to report how far it is.
 
     Raises:
@@ -96,7 +103,7 @@ def run_demo(
     owner.mkdir()
     key = SigningKey.generate()
     key.write_pem(owner / "owner.key.pem")
-    secret = Secret(os.urandom(32))
+    secret = secret or Secret(os.urandom(32))
     owned = _owner_model(scheme_class(scheme)(recipe.settings), dataset, secret, plan, progress)
     deliver(owner, result=owned, plan=plan, key=key, sealed_at=utc_text(casefile.utc_now()))
     accuracies = _make_suspects(folder / "suspects", owner, dataset, plan, progress)

@@ -252,7 +252,8 @@ def render(_: argparse.Namespace) -> None:
 
     done = kept()
     current = {t.identity for name in SEEDS for t in planned(name, {"full", "published", "sweep"})}
-    trials = [record for identity, record in sorted(done.items()) if identity in current]
+    trials = [record for identity, record in done.items() if identity in current]
+    trials.sort(key=lambda record: json.dumps(record["trial"], sort_keys=True))
     if not trials:
         raise SystemExit("no kept trials: run `python benchmarks/new_label.py run` first")
     SUMMARY.write_text(json.dumps({"format": FORMAT, "trials": trials}, indent=1, sort_keys=True) + "\n")

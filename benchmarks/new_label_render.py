@@ -1,5 +1,6 @@
 """Tables and plots of the new-label benchmark, from its kept trials; trains nothing."""
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,36 @@ def sweeps(trials: Sequence[Trial], data: str) -> list[str]:
     return [title, "", *table(columns, rows), f"![sweep](new_label.sweep.{data}.svg)", ""]
 
 
+def verdicts(runs: Sequence[dict[str, Any]], data: str) -> list[str]:
+    found = [run for run in runs if run["data"] == data]
+    if not found:
+        return []
+    seeds = " ".join(str(run["seed"]) for run in found)
+    rows = []
+    for run in found:
+        for origin, audit in run["audits"].items():
+            decided = audit["keys_until_decision"]
+            rows.append(
+                (
+                    str(run["seed"]),
+                    origin,
+                    f"{audit['task_accuracy']:.4f}",
+                    audit["status"],
+                    f"{audit['hits']}/{audit['trials']}",
+                    "-" if decided is None else str(decided),
+                    str(audit["total_queries"]),
+                    f"{audit['sham_hits']}/{audit['sham_trials']}",
+                    f"{audit['log10_p']:.1f}",
+                )
+            )
+    columns = (
+        "seed", "suspect", "task accuracy", "verdict", "hits", "keys to decision", "all queries", "sham hits", "log10 p"
+    )  # fmt: skip
+    title = f"### {TITLES[data]}: whole audits over HTTP at level 1e-6"
+    command = f"`python benchmarks/verdicts.py --data {data} --seeds {seeds}`; a fresh secret for every seed."
+    return [title, "", command, "", *table(columns, rows)]
+
+
 def plot_pruning(trials: Sequence[Trial], data: str, folder: Path) -> None:
     from matplotlib.figure import Figure
 
@@ -204,6 +235,8 @@ def save(figure: Any, path: Path) -> None:
 
 def render_all(trials: Sequence[Trial], *, folder: Path) -> None:
     first = trials[0]
+    kept = folder / "results" / "verdicts.json"
+    runs = json.loads(kept.read_text()) if kept.exists() else []
     commits = sorted({t["commit"] for t in trials})
     lines = [
         "# New-label and wrong-label marks: measurements",
@@ -222,8 +255,13 @@ def render_all(trials: Sequence[Trial], *, folder: Path) -> None:
         if chosen(trials, kind="full", data=data):
             lines += [f"## {TITLES[data]}", "", *acceptance(trials, data), *attacks(trials, data)]
             plot_pruning(trials, data, folder)
+        lines += verdicts(runs, data)
         lines += published(trials, data)
         lines += sweeps(trials, data)
         if chosen(trials, kind="sweep", data=data):
             plot_sweep(trials, data, folder)
+    notes = folder / "new_label.notes.md"
+    if notes.exists():
+        # What the figures say, written by hand after reading them; the figures themselves stay generated.
+        lines[2:2] = [notes.read_text().strip(), ""]
     (folder / "new_label.md").write_text("\n".join(lines).rstrip() + "\n")

@@ -72,7 +72,8 @@ def main() -> None:
         median = statistics.median(taken)
         rows.append({"what": what, "runs_s": taken, "median_s": median, "budget_s": budget_s})
         print(
-            f"{what}: median {median:.3f} s, min {min(taken):.3f} s, {median / budget_s:.2f} x its budget of {budget_s} s"
+            f"{what}: median {median:.3f} s, min {min(taken):.3f} s, "
+            f"{median / budget_s:.2f} x its budget of {budget_s} s"
         )
     if arguments.out:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)

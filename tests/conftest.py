@@ -1,8 +1,12 @@
+import os
 import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Two test processes with one thread each beat threads that wait for one another on two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Shared test material (protocols.py, cases.py) is imported by name from here.
 sys.path.insert(0, str(Path(__file__).parent))
