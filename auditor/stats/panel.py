@@ -9,8 +9,8 @@ Notes:
     :func:`procedure_error` hold for every such population and every dependence between the keys. None of them can go
     below about one over the number of models; :func:`smallest_level` says what no test whatever can go below.
     Treating the answers of one model as independent facts (binomial, Fisher or Boschloo against pooled controls,
-    Poisson-binomial with per-key estimates) claims 2 to 19 % of innocents at a nominal 1 %, the more so the larger
-    the panel. docs/adr/0006 gives the reasons.
+    Poisson-binomial with per-key estimates) claims 7 to 13 % of innocents at a nominal 1 % in the simulations of
+    tests/stats/test_panel.py, and a larger panel makes it worse. docs/adr/0006 gives the reasons.
 """
 
 import math

@@ -39,7 +39,7 @@ class TableTail:
     log10_p_upper: float
     """Upper bound of log10 P(T ≥ statistic): the p-value to report."""
     log10_p_lower: float
-    """Lower bound of the same; -inf where the rounding leaves nothing."""
+    """Lower bound of the same, without the draws that only tie; -inf where nothing is left."""
     log10_p_chernoff: float
     """Chernoff bound from the exact moment-generating function; looser, one line to check by hand."""
     log10_e: float
