@@ -68,15 +68,8 @@ def deviating_test(
     Notes:
         With two classes every deviating answer hits and nothing can be shown: the rate is 1 and p is 1.
     """
-    _check(natural, answers, labels, n_classes)
-    hits = deviating = 0
-    for own, answer, label in zip(natural, answers, labels, strict=True):
-        if answer is None:
-            deviating += missing is Missing.MISS
-        elif 0 <= answer < n_classes and answer != own:
-            deviating += 1
-            hits += answer == label
-    rate = 1.0 / (n_classes - 1)
+    outcomes = informative_hits(natural=natural, answers=answers, labels=labels, n_classes=n_classes, missing=missing)
+    hits, deviating, rate = sum(outcomes), len(outcomes), 1.0 / (n_classes - 1)
     return DeviationOutcome(
         hits=hits,
         deviating=deviating,
@@ -84,6 +77,33 @@ def deviating_test(
         rate=rate,
         log10_p=_tail(hits, deviating, rate),
     )
+
+
+def informative_hits(
+    *,
+    natural: Sequence[int],
+    answers: Sequence[int | None],
+    labels: Sequence[int],
+    n_classes: int,
+    missing: Missing = Missing.MISS,
+) -> tuple[bool, ...]:
+    """Return, for the answers that count and in the order asked, whether each is a hit.
+
+    For a sequential test at rate 1 / (n_classes - 1), which then bets on these answers only; the neutral ones have
+    the factor 1. There the labels may become known to the suspect one by one, each after its own answer, because
+    every label is a fresh draw given all that went before.
+
+    Args and Raises as for :func:`deviating_test`.
+    """
+    _check(natural, answers, labels, n_classes)
+    outcomes = []
+    for own, answer, label in zip(natural, answers, labels, strict=True):
+        if answer is None:
+            if missing is Missing.MISS:
+                outcomes.append(False)
+        elif 0 <= answer < n_classes and answer != own:
+            outcomes.append(answer == label)
+    return tuple(outcomes)
 
 
 def composite_answer(answers: Sequence[int | None]) -> int | None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from auditor.stats import deviating
+from auditor.stats import deviating, sequential
 from auditor.stats.deviating import Missing, composite_answer, deviating_test
 from auditor.stats.exact import binomial_tail_log10
 
@@ -28,7 +28,7 @@ class TestDeviatingTest:
         ],
     )
     def test_reference_table(self, deviating_answers: int, hits: int, all_keys: str, conditional: str) -> None:
-        # margin.md, last section: n = 100 keys, 10 classes.
+        # 100 keys, 10 classes.
         natural, labels = [0] * 100, [1] * 100
         answers: list[int | None] = [1] * hits + [2] * (deviating_answers - hits) + [0] * (100 - deviating_answers)
         got = deviating_test(natural=natural, answers=answers, labels=labels, n_classes=10)
@@ -117,7 +117,7 @@ class TestDeviatingTest:
 
 
 class TestMissingAnswersChangeTheLevel:
-    """statistics.md 7.1, by exact binomial computation."""
+    """By exact binomial computation and by simulation."""
 
     def test_dropped_refusals_convict_and_counted_refusals_do_not(self) -> None:
         # An innocent suspect refuses 80 % of the keys it does not hit; 50 keys, p0 = 1/9, nominal 0.1 %.
@@ -210,3 +210,71 @@ def test_all_hits_do_not_underflow() -> None:
     got = deviating_test(natural=[0] * 4000, answers=[1] * 4000, labels=[1] * 4000, n_classes=10)
     assert got.log10_p == pytest.approx(-4000 * math.log10(9))
     assert deviating.Missing("miss") is Missing.MISS
+
+
+class TestSequentialForm:
+    def test_only_informative_answers_in_the_order_asked(self) -> None:
+        natural, labels = [0, 0, 0, 0, 0, 0], [1, 2, 3, 1, 2, 3]
+        answers = [1, None, 0, 4, 2, 1]
+        strict = deviating.informative_hits(natural=natural, answers=answers, labels=labels, n_classes=4)
+        neutral = deviating.informative_hits(
+            natural=natural, answers=answers, labels=labels, n_classes=4, missing=Missing.NEUTRAL
+        )
+        assert strict == (True, False, True, False)
+        assert neutral == (True, True, False)
+
+    @pytest.mark.parametrize(
+        ("n_classes", "hit", "truth", "alpha", "want"),
+        [
+            (10, 0.95, 0.05, 1e-3, ("4.2", 5, 6)),
+            (10, 0.8, 0.1, 1e-3, ("5.7", 10, 13)),
+            (10, 0.8, 0.1, 1e-6, ("10.6", 16, 19)),
+            (10, 0.5, 0.25, 1e-3, ("12.8", 25, 33)),
+            (10, 0.5, 0.25, 1e-9, ("34.5", 54, 65)),
+            (10, 0.3, 0.7, 1e-3, ("13.3", 24, 30)),
+            (10, 0.3, 0.35, 1e-6, ("62.5", 109, 134)),
+            (100, 0.5, 0.5, 1e-6, ("8.0", 13, 17)),
+            (100, 0.3, 0.35, 1e-9, ("25.1", 45, 58)),
+            (1000, 0.3, 0.35, 1e-6, ("10.7", 23, 30)),
+        ],
+    )
+    def test_queries_needed_with_neutral_answers(
+        self, n_classes: int, hit: float, truth: float, alpha: float, want: tuple[str, int, int]
+    ) -> None:
+        # Mean and the queries for 95 % and 99 % power; every query is informative with probability 1 - truth.
+        informative = 1.0 - truth
+        law = sequential.operating(
+            rate=min(1.0, hit / informative),
+            null_rate=1 / (n_classes - 1),
+            alpha=alpha,
+            p_min=0.999,
+            futility=1e-300,
+            cap=500,
+        )
+        n = np.arange(400)[:, None]
+        by = (stats.binom.pmf(np.arange(501), n, informative) * np.asarray(law.reject_by)).sum(axis=1)
+        mean = law.mean / informative
+        assert f"{mean:.1f}" == want[0]
+        assert tuple(int(np.argmax(by >= power - 1e-12)) for power in (0.95, 0.99)) == want[1:]
+
+    def test_level_for_a_suspect_that_learns_every_label_after_its_answer(self) -> None:
+        # It answers the drawn label seen most often so far, and the natural label while it is ahead.
+        rng = np.random.default_rng(17)
+        n_audits, n_keys, n_classes = 100_000, 60, 10
+        table = np.asarray(
+            [[float(sequential.log_e(min(k, m), m, 1 / 9)) for k in range(n_keys + 1)] for m in range(n_keys + 1)]
+        )
+        seen = np.zeros((n_audits, n_classes), dtype=np.int64)
+        m, k = np.zeros(n_audits, dtype=np.int64), np.zeros(n_audits, dtype=np.int64)
+        claimed = np.zeros(n_audits, dtype=np.bool_)
+        for step in range(n_keys):
+            own = step % n_classes
+            label = rng.integers(0, n_classes - 1, size=n_audits)
+            label += label >= own
+            favourite = seen.argmax(axis=1)
+            answer = np.where(k * 9 > 2 * m, own, favourite)
+            m += answer != own
+            k += answer == label
+            np.add.at(seen, (np.arange(n_audits), label), 1)
+            claimed |= table[m, k] >= math.log(100)
+        assert claimed.sum() <= stats.binom.isf(1e-4, n_audits, 0.01)

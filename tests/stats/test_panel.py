@@ -70,7 +70,7 @@ def most_claims(level: float) -> float:
 
 
 class TestTrapPooledControlsAsANull:
-    """statistics.md 1.3: the exchangeable unit is the model, not the answer."""
+    """The exchangeable unit is the model, not the answer."""
 
     def test_iid_answers_hide_the_defect(self) -> None:
         controls, suspect = audits(rate=1 / 9, model_spread=0.0, key_spread=0.0, models=20, seed=1)

@@ -108,7 +108,7 @@ class TestLaw:
 
 
 def test_trap_scipy_poisson_binom_sf_returns_rounding_noise() -> None:
-    # statistics.md 1.2: scipy's tail is one minus a sum; for evidence it must not be used.
+    # scipy's tail is one minus a sum; for evidence it must not be used.
     rates = [0.01 + 0.001 * (i % 7) for i in range(40)]
     law = rational_law([Fraction(p) for p in rates])
     want = rational_log10(sum(law[22:], Fraction(0)))

@@ -40,7 +40,7 @@ class TestTableTail:
             assert got.z == pytest.approx((2 * plus - n) / math.sqrt(n))
 
     def test_reference_signs(self) -> None:
-        # statistics.md 6: n = 200 signs; Hoeffding's figures are exact, the others bracket the simulated weights'.
+        # 200 signs of equal magnitude.
         for z, hoeffding in ((5, "3.7e-06"), (6, "1.5e-08"), (7, "2.3e-11")):
             log10_p = table_law.hoeffding_log10_p(statistic=z * math.sqrt(200), magnitudes=[1.0] * 200)
             assert f"{10**log10_p:.1e}" == hoeffding
@@ -121,7 +121,7 @@ class TestDirection:
         [(16, ("0.69", "0.89", "0.96")), (64, ("0.38", "0.55", "0.66")), (256, ("0.19", "0.29", "0.36"))],
     )
     def test_reference_cosines(self, dimension: int, cosines: tuple[str, ...]) -> None:
-        # statistics.md 6: the cosine that is needed for 1e-3, 1e-6 and 1e-9.
+        # The cosine that is needed for 1e-3, 1e-6 and 1e-9.
         for alpha, want in zip((-3, -6, -9), cosines, strict=True):
             low, high = 0.0, 1.0
             for _ in range(60):
