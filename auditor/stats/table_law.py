@@ -22,6 +22,12 @@ Floats = npt.NDArray[np.float64]
 
 _ROUNDING = 1e-9
 """Relative allowance for floating point in sums of positive terms; the true error is below 1e-12."""
+_LOG_ROUNDING = 16 * float(np.finfo(np.float64).eps)
+"""Allowance per unit of the logarithms that are added up, on top of it."""
+_UNDERFLOW = -600.0
+"""Natural log below which a sum may have lost terms to underflow."""
+_STEEPEST = 1e4
+"""Largest slope in units of one over the widest cell; steeper ones only cost digits."""
 _TIE_STEPS = 1e-6
 """Allowance, in lattice steps, for the rounding of the observed sum and of the scores."""
 _SLOPES = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -71,13 +77,13 @@ def table_tail(*, scores: npt.ArrayLike, targets: Sequence[int], bins: int = 20_
         return TableTail(
             statistic=statistic, z=0.0, log10_p_upper=0.0, log10_p_lower=0.0, log10_p_chernoff=0.0, log10_e=0.0
         )
-    slope = _best_slope(centred, excess)
+    chernoff = _chernoff_log10(centred, excess)
     return TableTail(
         statistic=statistic,
         z=excess / deviation,
-        log10_p_upper=_lattice_log10(centred, excess, slope, bins, up=True),
-        log10_p_lower=_lattice_log10(centred, excess, slope, bins, up=False),
-        log10_p_chernoff=min(0.0, (_log_mgf(centred, slope) - slope * excess) / math.log(10)),
+        log10_p_upper=min(chernoff, _lattice_log10(centred, excess, bins, up=True)),
+        log10_p_lower=_lattice_log10(centred, excess, bins, up=False),
+        log10_p_chernoff=chernoff,
         log10_e=_mixture_log10_e(centred, excess, deviation),
     )
 
@@ -119,24 +125,30 @@ def direction_log10_p(*, cosine: float, dimension: int) -> float:
     return log_p / math.log(10)
 
 
-def _best_slope(centred: Floats, excess: float) -> float:
-    # Derivative of log E exp(λT) - λT; every slope gives a valid bound, so the search needs no certificate.
-    if excess <= 0.0:
-        return 0.0
-
+def _best_slope(scores: Floats, target: float) -> float:
+    # Where the mean of the law weighted with exp(slope · score) equals the target. Every slope gives a valid bound, so
+    # the search needs no certificate; at the largest possible sum the best slope is infinite.
     def mean(slope: float) -> float:
-        weights = np.exp(slope * centred - (slope * centred).max(axis=1, keepdims=True))
-        return float(((weights * centred).sum(axis=1) / weights.sum(axis=1)).sum())
+        weights = np.exp(slope * (scores - scores.max(axis=1, keepdims=True)))
+        return float(((weights * scores).sum(axis=1) / weights.sum(axis=1)).sum())
 
-    scale = float(np.ptp(centred, axis=1).max())
+    if mean(0.0) >= target:
+        return 0.0
+    scale = float(np.ptp(scores, axis=1).max())
     low, high = 0.0, 1.0 / scale
-    # At the largest possible sum the best slope is infinite; e^-60 of the next score's weight is close enough.
-    while mean(high) < excess and high * scale < 1e6:
+    while mean(high) < target and high * scale < _STEEPEST:
         low, high = high, 2.0 * high
     for _ in range(60):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if mean(middle) < excess else (low, middle)
+        low, high = (middle, high) if mean(middle) < target else (low, middle)
     return low
+
+
+def _chernoff_log10(centred: Floats, excess: float) -> float:
+    slope = _best_slope(centred, excess)
+    log_mgf = _log_mgf(centred, slope)
+    margin = _ROUNDING + _LOG_ROUNDING * (abs(log_mgf) + abs(slope * excess) + math.log(centred.size))
+    return min(0.0, log_mgf - slope * excess + margin) / math.log(10)
 
 
 def _log_mgf(centred: Floats, slope: float) -> float:
@@ -144,7 +156,7 @@ def _log_mgf(centred: Floats, slope: float) -> float:
     return math.fsum(cells)
 
 
-def _lattice_log10(centred: Floats, excess: float, slope: float, bins: int, *, up: bool) -> float:
+def _lattice_log10(centred: Floats, excess: float, bins: int, *, up: bool) -> float:
     least = centred.min(axis=1, keepdims=True)
     step = float(np.ptp(centred, axis=1).sum()) / bins
     exact_units = (centred - least) / step
@@ -153,35 +165,37 @@ def _lattice_log10(centred: Floats, excess: float, slope: float, bins: int, *, u
     allowance = 2.0 * _TIE_STEPS * len(centred)
     target = (excess - math.fsum(least[:, 0])) / step
     threshold = math.ceil(target - allowance) if up else math.ceil(target + allowance)
-    log10 = _lattice_tail_log10(units.astype(np.int64), max(threshold, 0), slope * step)
-    margin = math.log10(1.0 + _ROUNDING)
-    return min(0.0, log10 + margin) if up else min(0.0, log10) - margin
+    log_p, margin = _lattice_tail(units.astype(np.int64), max(threshold, 0), up=up)
+    return min(0.0, log_p + margin) / math.log(10) if up else (min(0.0, log_p) - margin) / math.log(10)
 
 
-def _lattice_tail_log10(units: npt.NDArray[np.int64], threshold: int, tilt: float) -> float:
-    # As in the Poisson-binomial tail: the tilted law has its mean at the threshold, and only positive terms are added.
+def _lattice_tail(units: npt.NDArray[np.int64], threshold: int, *, up: bool) -> tuple[float, float]:
+    # Natural log of P(sum of units ≥ threshold) and of the factor its rounding may amount to. As in the
+    # Poisson-binomial tail: the tilted law has its mean at the threshold, and only positive terms are added.
     reach = units.max(axis=1)
     law = np.zeros(int(reach.sum()) + 1)
     if threshold >= len(law):
-        return -math.inf
+        return -math.inf, 0.0
+    tilt = _best_slope(units.astype(np.float64), float(threshold))
     law[0] = 1.0
-    log_total = 0.0
+    log_sums = special.logsumexp(tilt * units, axis=1)
     filled = 1
-    for row, top in zip(units, reach, strict=True):
-        log_weights = tilt * row
-        log_sum = float(special.logsumexp(log_weights))
-        log_total += log_sum - math.log(len(row))
-        weights = np.exp(log_weights - log_sum)
+    for row, top, log_sum in zip(units, reach, log_sums, strict=True):
+        weights = np.exp(tilt * row - log_sum)
         before = law[:filled].copy()
         law[: filled + int(top)] = 0.0
         for unit, weight in zip(row, weights, strict=True):
             law[int(unit) : int(unit) + filled] += weight * before
         filled += int(top)
     above = law[threshold:filled]
-    rest = float(np.sum(above * np.exp(-tilt * np.arange(len(above)))))
-    if rest <= 0.0:
-        return -math.inf
-    return (log_total - tilt * threshold + math.log(rest)) / math.log(10)
+    positive = np.flatnonzero(above)
+    log_rest = float(special.logsumexp(np.log(above[positive]) - tilt * positive)) if positive.size else -math.inf
+    if up and log_rest < _UNDERFLOW:
+        # Only where the slope had to be cut off: without this factor the product is the Chernoff bound.
+        log_rest = 0.0
+    log_total = math.fsum(log_sums) - len(units) * math.log(units.shape[1])
+    size = math.fsum(np.abs(log_sums)) + len(units) * math.log(units.shape[1]) + tilt * threshold + abs(log_rest)
+    return log_total - tilt * threshold + log_rest, _ROUNDING + _LOG_ROUNDING * size
 
 
 def _mixture_log10_e(centred: Floats, excess: float, deviation: float) -> float:

@@ -75,6 +75,17 @@ class TestTableTail:
         assert got.log10_p_upper == pytest.approx(-400 * math.log10(9), abs=1e-6)
         assert got.log10_p_chernoff >= got.log10_p_upper - 1e-6
 
+    @pytest.mark.parametrize("cells", [5, 60, 400])
+    def test_upper_bound_at_the_largest_sum_of_uneven_scores(self, cells: int) -> None:
+        # Exactly one table in 9^cells reaches it, although many more do after rounding up.
+        scores = np.random.default_rng(cells).normal(size=(cells, 9))
+        got = table_tail(scores=scores, targets=[int(t) for t in scores.argmax(axis=1)])
+        floor = -cells * math.log10(9)
+        assert floor <= got.log10_p_upper <= floor + 0.5
+        assert got.log10_p_lower <= floor
+        near = [int(t) for t in scores.argsort(axis=1)[:, -2]]
+        assert floor < table_tail(scores=scores, targets=near).log10_p_upper < 0.2 * floor
+
     def test_level_of_upper_bound_and_chernoff(self) -> None:
         # The p-value as a function of the draw, over every one of 4^7 draws.
         scores = np.random.default_rng(3).exponential(size=(7, 4))
