@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 
 from auditor.stats import deviating, sequential
 from auditor.stats.deviating import Missing, composite_answer, deviating_test
@@ -193,6 +193,23 @@ class TestTrapKeysChosenAfterTheDraw:
     def test_the_test_demands_every_drawn_key(self) -> None:
         with pytest.raises(ValueError, match="every key"):
             deviating_test(natural=[0, 1, 2], answers=[1, 2], labels=[1, 2, 0], n_classes=3)
+
+
+class TestTrapLabelMapFittedOnKeyAnswers:
+    def test_fitting_convicts_innocents_and_a_map_fixed_beforehand_does_not(self) -> None:
+        rng = np.random.default_rng(6)
+        n_audits, n_keys, n_classes = 3_000, 30, 10
+        fixed = rng.permutation(n_classes)
+        fitted_claims = fixed_claims = 0
+        for _ in range(n_audits):
+            labels, answers = rng.integers(0, n_classes, size=(2, n_keys))
+            counts = np.zeros((n_classes, n_classes))
+            np.add.at(counts, (answers, labels), 1)
+            rows, columns = optimize.linear_sum_assignment(-counts)
+            fitted_claims += stats.binom.sf(counts[rows, columns].sum() - 1, n_keys, 1 / n_classes) <= 1e-3
+            fixed_claims += stats.binom.sf(np.sum(fixed[answers] == labels) - 1, n_keys, 1 / n_classes) <= 1e-3
+        assert fitted_claims / n_audits == pytest.approx(0.976, abs=0.015)
+        assert fixed_claims <= stats.binom.isf(1e-4, n_audits, 1e-3)
 
 
 def test_dilution_with_random_answers_keeps_the_level() -> None:

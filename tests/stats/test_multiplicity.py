@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -17,6 +17,7 @@ log10_es = st.lists(st.floats(-4.0, 9.0), min_size=1, max_size=7)
 
 
 class TestHolm:
+    @settings(max_examples=30)
     @given(log10_ps)
     def test_agrees_with_statsmodels(self, log10_p: list[float]) -> None:
         want = multipletests(10.0 ** np.asarray(log10_p), method="holm")[1]
@@ -83,6 +84,7 @@ class TestEBh:
         assert m.e_bh([math.log10(e) for e in (79, 39, 1, 1)], level=0.05) == ()
         assert m.e_bh([math.log10(80.0), 0.0, 0.0, 0.0], level=0.05) == (0,)
 
+    @settings(max_examples=30)
     @given(log10_es, st.floats(0.001, 0.5))
     def test_agrees_with_benjamini_hochberg_on_one_over_e(self, values: list[float], level: float) -> None:
         p = np.minimum(1.0, 10.0 ** -np.asarray(values))
