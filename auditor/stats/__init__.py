@@ -1,4 +1,4 @@
-"""Pure functions of counts: exact tests, sequential tests, query forecasts, re-draws, likelihood ratios.
+"""Pure functions of counts: exact and sequential tests, re-draws, panels, many questions, forecasts, ratios.
 
 Nothing here asks a suspect, reads a file, prints, looks at a clock or draws from a global generator.
 """

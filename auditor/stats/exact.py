@@ -107,6 +107,47 @@ def clopper_pearson(*, hits: int, trials: int, confidence: float) -> Interval:
     )
 
 
+def mid_p_interval(*, hits: int, trials: int, confidence: float) -> Interval:
+    """Return the two-sided mid-p interval: every rate at which each mid-p tail exceeds half the error.
+
+    The mid-p tail counts the observed value half. Shorter than :func:`clopper_pearson`, with a coverage that is close
+    to ``confidence`` but, unlike there, not guaranteed for every rate: to describe a rate, never to bound an error
+    probability. With 0 trials it is the whole of [0, 1].
+
+    Raises:
+        ValueError: counts that cannot be, or a confidence outside (0, 1).
+
+    References:
+        Lancaster (1961); Berry and Armitage (1995).
+    """
+    _check_counts(hits, trials)
+    _check_confidence(confidence)
+    error = (1.0 - confidence) / 2.0
+    high = 1.0 if trials == 0 else 1.0 - _mid_p_low(trials - hits, trials, error)
+    low = 0.0 if trials == 0 else _mid_p_low(hits, trials, error)
+    return Interval(low=low, high=high, confidence=confidence)
+
+
+def critical_hits(*, trials: int, rate: float, alpha: float) -> int | None:
+    """Return the fewest hits that reject "the rate is at most ``rate``" at level ``alpha``; None if none do.
+
+    The claim "hits ≥ critical value" is made with probability at most ``alpha`` under the hypothesis, exactly. The
+    tail is summed from the value itself upwards; a threshold from the distribution function up to and including it,
+    used with "≥", would have the size of the next smaller count.
+
+    Raises:
+        ValueError: negative trials, a rate outside [0, 1], or a level outside (0, 1).
+    """
+    _check_counts(0, trials)
+    _check_confidence(alpha)
+    low, high = 0, trials + 1
+    while low < high:
+        middle = (low + high) // 2
+        tail = binomial_tail_log10(hits=middle, trials=trials, rate=rate) if middle else 0.0
+        low, high = (low, middle) if tail <= math.log10(alpha) else (middle + 1, high)
+    return low if low <= trials else None
+
+
 def fisher_log10_p(*, hits_a: int, trials_a: int, hits_b: int, trials_b: int) -> float:
     """Return log10 of Fisher's exact one-sided p-value that group a's rate is greater than group b's.
 
@@ -128,6 +169,66 @@ def fisher_log10_p(*, hits_a: int, trials_a: int, hits_b: int, trials_b: int) ->
         - _log_choose(trials_a + trials_b, np.asarray(total_hits))
     )
     return min(0.0, float(special.logsumexp(terms)) / math.log(10))
+
+
+def boschloo_p(*, hits_a: int, trials_a: int, hits_b: int, trials_b: int) -> float:
+    """Return Boschloo's exact one-sided p-value that group a's rate is greater than group b's.
+
+    Hypothesis: both groups have one common rate, and all trials are independent. It is never above Fisher's p-value
+    and has its level for every common rate. The premise is the same as Fisher's and just as fragile here: with
+    control *models* as group b the answers of one model are not independent, so the figure describes and does not
+    bound an error probability; use :func:`auditor.stats.panel.rank_p`. scipy maximises over the common rate
+    numerically; the result is limited by double precision, about 1e-300. An empty group gives 1.
+
+    Raises:
+        ValueError: counts that cannot be.
+    """
+    _check_counts(hits_a, trials_a)
+    _check_counts(hits_b, trials_b)
+    if trials_a == 0 or trials_b == 0:
+        return 1.0
+    from scipy.stats import boschloo_exact
+
+    table = [[hits_a, hits_b], [trials_a - hits_a, trials_b - hits_b]]
+    # The maximum over a nuisance rate is searched from below, so rounding may not carry it above Fisher's p-value.
+    fisher = math.pow(10.0, fisher_log10_p(hits_a=hits_a, trials_a=trials_a, hits_b=hits_b, trials_b=trials_b))
+    found = float(boschloo_exact(table, alternative="greater").pvalue)
+    return min(1.0, fisher, found) if math.isfinite(found) else min(1.0, fisher)
+
+
+def mcnemar_log10_p(*, only_first: int, only_second: int) -> float:
+    """Return log10 of the exact one-sided McNemar p-value that the first member of a pair is hit more often.
+
+    Hypothesis: within a pair the two members are exchangeable, and pairs are independent. The unit is right where
+    *which member of a pair carries the mark was itself drawn by the seed* (each key beside a sham made from the same
+    carrier): then every discordant pair is a fair coin for any suspect that is independent of the seed. It is wrong
+    for two models compared on the same keys, because there the keys' labels are common to both and a model's answers
+    depend on each other; and for repeats of one input.
+
+    Args:
+        only_first: pairs in which only the first member (the key) was hit.
+        only_second: pairs in which only the second member (the sham) was hit.
+
+    Raises:
+        ValueError: a negative count.
+    """
+    return binomial_tail_log10(hits=only_first, trials=only_first + only_second, rate=0.5)
+
+
+def _mid_p_low(hits: int, trials: int, error: float) -> float:
+    from scipy.optimize import brentq
+
+    if hits == 0:
+        return 0.0
+
+    def excess(rate: float) -> float:
+        at_least = float(special.betainc(hits, trials - hits + 1, rate))
+        more = float(special.betainc(hits + 1, trials - hits, rate)) if hits < trials else 0.0
+        return 0.5 * (at_least + more) - error
+
+    if hits == trials and error >= 0.5:
+        return 1.0
+    return float(brentq(excess, 0.0, 1.0, xtol=1e-14, rtol=1e-13))
 
 
 def _tail_series_log10(hits: int, trials: int, rate: float) -> float:
