@@ -1,6 +1,7 @@
 """Tables and plots of the new-label benchmark, from its kept trials; trains nothing."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -134,8 +135,15 @@ def published(trials: Sequence[Trial], data: str) -> list[str]:
     return [f"### {TITLES[data]}: trained without sham negatives", "", *table(columns, rows)]
 
 
-def sweeps(trials: Sequence[Trial], data: str) -> list[str]:
+def whole_sweeps(trials: Sequence[Trial], data: str) -> list[Trial]:
+    """Return the sweep trials of those seeds that cover every cell, so that cells compare."""
     found = chosen(trials, kind="sweep", data=data)
+    per_seed = Counter(t["trial"]["seed"] for t in found)
+    return [t for t in found if per_seed[t["trial"]["seed"]] == max(per_seed.values())]
+
+
+def sweeps(trials: Sequence[Trial], data: str) -> list[str]:
+    found = whole_sweeps(trials, data)
     if not found:
         return []
     betas = sorted({t["trial"]["beta"] for t in found})
@@ -206,7 +214,7 @@ def plot_pruning(trials: Sequence[Trial], data: str, folder: Path) -> None:
 def plot_sweep(trials: Sequence[Trial], data: str, folder: Path) -> None:
     from matplotlib.figure import Figure
 
-    found = chosen(trials, kind="sweep", data=data)
+    found = whole_sweeps(trials, data)
     alphas = sorted({t["trial"]["alpha"] for t in found})
     figure = Figure(figsize=(2.4 * len(alphas) + 1, 3.2), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(alphas), sharey=True))
