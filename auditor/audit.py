@@ -1,7 +1,7 @@
 """One claim against one suspect: the numbered main flow of ``auditor verify``."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from math import log10
@@ -79,11 +79,25 @@ def run_audit(
     request: Request,
     clock: Clock,
     progress: Progress | None = None,
+    seal_tokens: Sequence[bytes] = (),
+    stamp: bundle_files.Stamp = bundle_files.no_stamp,
 ) -> Audit:
     """Ask the suspect, decide and write the evidence up to ``results.json``; rendering and signing follow.
 
     Steps: 1 the seal was checked by the caller (``open_sealed``) · 2 forecast power · 3 identify the suspect ·
-    4 open the transcript · 5 ask in the drawn order · 6 close · 7 recompute the results from what was written.
+    4 open the transcript · 5 ask in the drawn order · 6 close and sign the transcript's head · 7 recompute the results
+    from what was written.
+
+    Args:
+        opened: the sealed key set.
+        suspect: what is under test.
+        folder: a new or empty folder.
+        examiner: the key that signs.
+        request: tightenings of the sealed plan.
+        clock: aware present time.
+        progress: where to report how far it is.
+        seal_tokens: time stamps over the seal, for the bundle.
+        stamp: has the transcript's head time-stamped.
 
     Raises:
         UsageError: the request loosens the plan, or suspect and key set do not fit each other.
@@ -103,7 +117,7 @@ def run_audit(
     _check_fit(description, opened)
 
     # 4. The preamble is on disk before the first question.
-    bundle_files.create(folder, seal_envelope=opened.envelope, environment=request.environment)
+    bundle_files.create(folder, seal_envelope=opened.envelope, environment=request.environment, seal_tokens=seal_tokens)
     writer = TranscriptWriter(folder / "transcript.jsonl", clock)
     writer.opened(_preamble(opened, description, plan, request, batch_size=suspect.batch_size))
 
@@ -117,6 +131,9 @@ def run_audit(
     writer.closed(closed_reason)
     if closed_reason == "failed" and not asking.anything_answered:
         raise asking.last_error or SuspectError("the suspect gave no answer")
+
+    # What was answered is signed, and time-stamped where an authority was named, before anything is computed from it.
+    bundle_files.write_head(folder, examiner=examiner, clock=clock, stamp=stamp)
 
     # 7. The results come from the written bytes, through the path that `check` repeats.
     transcript = read_transcript((folder / "transcript.jsonl").read_bytes())
