@@ -316,6 +316,6 @@ def _wrapped(tag: int, parts: Sequence[bytes]) -> bytes:
 
 
 def _lenient(raw: bytes) -> Any:
-    from asn1crypto import tsp
+    from asn1crypto import tsp  # type: ignore[import-untyped]
 
     return tsp.TimeStampResp.load(raw, strict=True)
