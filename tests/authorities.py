@@ -197,3 +197,58 @@ def serving(reply: Reply, *, status: int = 200) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+CERTOMANCER = """\
+pki-architectures:
+  local:
+    keyset: keys
+    entity-defaults: {organization-name: test}
+    entities:
+      root: {common-name: root M}
+      tsa: {common-name: tsa M}
+    certs:
+      root:
+        subject: root
+        issuer: root
+        validity: {valid-from: "2000-01-01T00:00:00+0000", valid-to: "2500-01-01T00:00:00+0000"}
+        extensions:
+          - {id: basic_constraints, critical: true, value: {ca: true}}
+          - {id: key_usage, critical: true, smart-value: {schema: key-usage, params: [key_cert_sign]}}
+      tsa:
+        subject: tsa
+        issuer: root
+        validity: {valid-from: "2000-01-01T00:00:00+0000", valid-to: "2100-01-01T00:00:00+0000"}
+        extensions:
+          - {id: key_usage, critical: true, smart-value: {schema: key-usage, params: [digital_signature]}}
+          - {id: extended_key_usage, critical: true, value: [time_stamping]}
+    services:
+      time-stamping:
+        tsa: {signing-cert: tsa}
+keysets:
+  keys:
+    path-prefix: "."
+    keys:
+      root: {path: root.key.pem}
+      tsa: {path: tsa.key.pem}
+"""
+
+
+def certomancer_authority(folder: Path) -> tuple[Reply, tuple[x509.Certificate, ...]]:
+    """Return certomancer's authority, a second implementation, and its root."""
+    import certomancer.default_plugins  # noqa: F401 - registers what the configuration names
+    from asn1crypto import tsp
+    from certomancer.registry import CertLabel, CertomancerConfig, ServiceLabel
+
+    for name in ("root", "tsa"):
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        (folder / f"{name}.key.pem").write_bytes(pem)
+    (folder / "certomancer.yml").write_text(CERTOMANCER)
+    config = CertomancerConfig.from_file(str(folder / "certomancer.yml"), key_search_dir=str(folder))
+    architecture = config.get_pki_arch("local")
+    service = architecture.service_registry.summon_timestamper(ServiceLabel("tsa"))
+    root = x509.load_der_x509_certificate(architecture.get_cert(CertLabel("root")).dump())
+    return (lambda query: service.request_tsa_response(tsp.TimeStampReq.load(query)).dump()), (root,)
