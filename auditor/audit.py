@@ -19,6 +19,7 @@ from auditor.evidence.recompute import PREAMBLE_SCHEMA, issued_replies, recomput
 from auditor.evidence.schedule import draw_schedule, opening_length
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.times import utc_text
+from auditor.evidence.timestamps import read_token
 from auditor.evidence.transcript import TranscriptWriter, read_transcript
 from auditor.records import Design, Probe, Progress, Protocol, Reason, Reply, Silent
 from auditor.stats import sequential
@@ -100,14 +101,17 @@ def run_audit(
         stamp: has the transcript's head time-stamped.
 
     Raises:
-        UsageError: the request loosens the plan, or suspect and key set do not fit each other.
+        UsageError: the request loosens the plan, a clock contradicts the seal, or suspect and key set do not fit.
         SuspectError: the suspect gave no answer at all.
     """
     progress = progress or Silent()
     protocol = opened.seal.protocol
     plan = tighten(protocol, request)
-    if opened.seal.sealed_at > utc_text(clock()):
-        raise UsageError("the key set claims to be sealed in the future; one of the two clocks is wrong")
+    stamped = [
+        read_token(raw, data=opened.envelope, what="a time stamp over the seal").stamped_at for raw in seal_tokens
+    ]
+    if max(opened.seal.sealed_at, min(stamped, default="")) > utc_text(clock()):
+        raise UsageError("the key set was sealed or time-stamped in the future; one of the two clocks is wrong")
 
     # 2. A plan that cannot decide is refused before money is spent.
     underpowered = forecast_power(protocol, plan) < MIN_FORECAST_POWER
@@ -327,6 +331,15 @@ def _fixed_power(protocol: Protocol, *, null_rate: float, alpha: float) -> float
                 10.0 ** binomial_tail_log10(hits=critical, trials=protocol.n_keys, rate=protocol.forecast_rate)
             )
     return 0.0
+
+
+def _check_clocks(opened: OpenedKeySet, seal_tokens: Sequence[bytes], *, now: str) -> None:
+    what = "a time stamp over the seal"
+    stamped = [read_token(raw, data=opened.envelope, what=what).stamped_at for raw in seal_tokens]
+    if max(opened.seal.sealed_at, min(stamped, default="")) > now:
+        raise UsageError(
+            "the key set claims to be sealed or time-stamped in the future; one of the two clocks is wrong"
+        )
 
 
 def _check_fit(description: Description, opened: OpenedKeySet) -> None:
