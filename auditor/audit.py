@@ -89,16 +89,7 @@ def run_audit(
     4 open the transcript · 5 ask in the drawn order · 6 close and sign the transcript's head · 7 recompute the results
     from what was written.
 
-    Args:
-        opened: the sealed key set.
-        suspect: what is under test.
-        folder: a new or empty folder.
-        examiner: the key that signs.
-        request: tightenings of the sealed plan.
-        clock: aware present time.
-        progress: where to report how far it is.
-        seal_tokens: time stamps over the seal, for the bundle.
-        stamp: has the transcript's head time-stamped.
+    ``seal_tokens`` are time stamps over the seal, for the bundle; ``stamp`` has the transcript's head time-stamped.
 
     Raises:
         UsageError: the request loosens the plan, a clock contradicts the seal, or suspect and key set do not fit.
@@ -135,20 +126,11 @@ def run_audit(
     writer.closed(closed_reason)
     if closed_reason == "failed" and not asking.anything_answered:
         raise asking.last_error or SuspectError("the suspect gave no answer")
-
     # What was answered is signed, and time-stamped where an authority was named, before anything is computed from it.
     bundle_files.write_head(folder, examiner=examiner, clock=clock, stamp=stamp)
 
     # 7. The results come from the written bytes, through the path that `check` repeats.
-    transcript = read_transcript((folder / "transcript.jsonl").read_bytes())
-    samples = {sample.index: sample for sample in opened.keys.samples}
-    results = recompute_results(
-        seal=opened.seal, seal_sha256=sha256_hex(opened.envelope), transcript=transcript, samples=samples
-    )
-    # Whatever the transcript says was asked is opened: Ctrl-C may strike between its request line and our memory.
-    issued = issued_replies(transcript, draw_schedule(protocol), max_keys=plan.max_keys)
-    asked = sorted({reply.probe.index for reply in issued})
-    bundle_files.write_findings(folder, opened=opened, asked=asked, results=results, clock=clock, examiner=examiner)
+    results = _write_results(folder, opened, plan, examiner=examiner, clock=clock)
     return Audit(folder=folder, results=results, closed_reason=closed_reason)
 
 
@@ -324,6 +306,22 @@ class _Asking:
         )
 
 
+def _write_results(
+    folder: Path, opened: OpenedKeySet, plan: Plan, *, examiner: SigningKey, clock: Clock
+) -> dict[str, JsonValue]:
+    """Compute the results from the written transcript and write everything that belongs to them."""
+    transcript = read_transcript((folder / "transcript.jsonl").read_bytes())
+    samples = {sample.index: sample for sample in opened.keys.samples}
+    results = recompute_results(
+        seal=opened.seal, seal_sha256=sha256_hex(opened.envelope), transcript=transcript, samples=samples
+    )
+    # Whatever the transcript says was asked is opened: Ctrl-C may strike between its request line and our memory.
+    issued = issued_replies(transcript, draw_schedule(opened.seal.protocol), max_keys=plan.max_keys)
+    asked = sorted({reply.probe.index for reply in issued})
+    bundle_files.write_findings(folder, opened=opened, asked=asked, results=results, clock=clock, examiner=examiner)
+    return results
+
+
 def _fixed_power(protocol: Protocol, *, null_rate: float, alpha: float) -> float:
     for critical in range(protocol.n_keys + 1):
         if binomial_tail_log10(hits=critical, trials=protocol.n_keys, rate=null_rate) <= log10(alpha):
@@ -337,9 +335,7 @@ def _check_clocks(opened: OpenedKeySet, seal_tokens: Sequence[bytes], *, now: st
     what = "a time stamp over the seal"
     stamped = [read_token(raw, data=opened.envelope, what=what).stamped_at for raw in seal_tokens]
     if max(opened.seal.sealed_at, min(stamped, default="")) > now:
-        raise UsageError(
-            "the key set claims to be sealed or time-stamped in the future; one of the two clocks is wrong"
-        )
+        raise UsageError("the key set claims a time in the future; one of the two clocks is wrong")
 
 
 def _check_fit(description: Description, opened: OpenedKeySet) -> None:

@@ -126,8 +126,7 @@ def train(
             keep_twin=twin,
             progress=progress,
         )
-    seal = folder / SEAL_NAME
-    add_beside(seal, authorities.stamp(seal.read_bytes()))
+    add_beside(folder / SEAL_NAME, authorities.stamp((folder / SEAL_NAME).read_bytes()))
     _show(folder, record, as_json=as_json)
     from auditor.schemes.embedding import require_targets
 
