@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from auditor.evidence import timestamps
+
 CONFIG = """\
 [ tsa ]
 default_tsa = local
@@ -252,3 +254,15 @@ def certomancer_authority(folder: Path) -> tuple[Reply, tuple[x509.Certificate, 
     service = architecture.service_registry.summon_timestamper(ServiceLabel("tsa"))
     root = x509.load_der_x509_certificate(architecture.get_cert(CertLabel("root")).dump())
     return (lambda query: service.request_tsa_response(tsp.TimeStampReq.load(query)).dump()), (root,)
+
+
+def loosely_encoded(raw: bytes) -> bytes:
+    """Return a token that says the same in BER: one length takes more bytes than DER allows."""
+    status, token = timestamps._children(raw, tag=0x30)
+    content_type, explicit = timestamps._children(token, tag=0x30)
+    (signed,) = timestamps._children(explicit, tag=0xA0)
+    version, algorithms, *rest = timestamps._children(signed, tag=0x30)
+    longer = bytes([algorithms[0], 0x81, algorithms[1]]) + algorithms[2:]
+    signed = timestamps._wrapped(0x30, [version, longer, *rest])
+    token = timestamps._wrapped(0x30, [content_type, timestamps._wrapped(0xA0, [signed])])
+    return timestamps._wrapped(0x30, [status, token])

@@ -178,3 +178,16 @@ def test_roots_are_read_from_pem_only(authority):
     for data in (b"", b"nothing", b"x" * (1024 * 1024 + 1)):
         with pytest.raises(MalformedError, match=r"roots\.pem"):
             read_roots(data, what="roots.pem")
+
+
+def test_a_token_only_other_tools_can_read_is_never_passed(authority, token):
+    raw = authorities.loosely_encoded(token)
+    with pytest.raises(ValueError, match="InvalidLength"):
+        decode_timestamp_response(raw)
+    found = verify(raw, authority.roots)
+    assert found.state is TokenState.UNREADABLE
+    assert found.token.stamped_at == verify(token, authority.roots).token.stamped_at
+    with pytest.raises(TimestampError, match="over other bytes"):
+        verify(raw, authority.roots, data=b"other")
+    with pytest.raises(TimestampError, match="twice"):
+        verify_tokens({"a.1.tsr": token, "a.2.tsr": raw}, data=DATA, roots=authority.roots)

@@ -169,3 +169,11 @@ def test_token_names():
     assert token_path("seal/k.seal.json", 1) == "seal/k.seal.1.tsr"
     assert token_path("transcript.head.dsse.json", 12) == "transcript.head.12.tsr"
     assert token_path("manifest.dsse.json", 2) == "manifest.2.tsr"
+
+
+def test_a_token_this_version_cannot_read_names_the_stock_command(folder, authority):
+    manifest = folder / MANIFEST
+    manifest.write_bytes(authorities.loosely_encoded(manifest.read_bytes()))
+    found = steps(folder, authority.roots)[5]
+    assert found.outcome is NOT_CHECKED
+    assert "openssl ts -verify -data manifest.dsse.json -in manifest.1.tsr" in found.detail
