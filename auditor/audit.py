@@ -1,7 +1,7 @@
 """One claim against one suspect: the numbered main flow of ``auditor verify``."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from math import log10
@@ -19,6 +19,7 @@ from auditor.evidence.recompute import PREAMBLE_SCHEMA, issued_replies, recomput
 from auditor.evidence.schedule import draw_schedule, opening_length
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.times import utc_text
+from auditor.evidence.timestamps import read_token
 from auditor.evidence.transcript import TranscriptWriter, read_transcript
 from auditor.records import Design, Probe, Progress, Protocol, Reason, Reply, Silent
 from auditor.stats import sequential
@@ -79,21 +80,29 @@ def run_audit(
     request: Request,
     clock: Clock,
     progress: Progress | None = None,
+    seal_tokens: Sequence[bytes] = (),
+    stamp: bundle_files.Stamp = bundle_files.no_stamp,
 ) -> Audit:
     """Ask the suspect, decide and write the evidence up to ``results.json``; rendering and signing follow.
 
     Steps: 1 the seal was checked by the caller (``open_sealed``) · 2 forecast power · 3 identify the suspect ·
-    4 open the transcript · 5 ask in the drawn order · 6 close · 7 recompute the results from what was written.
+    4 open the transcript · 5 ask in the drawn order · 6 close and sign the transcript's head · 7 recompute the results
+    from what was written.
+
+    ``seal_tokens`` are time stamps over the seal, for the bundle; ``stamp`` has the transcript's head time-stamped.
 
     Raises:
-        UsageError: the request loosens the plan, or suspect and key set do not fit each other.
+        UsageError: the request loosens the plan, a clock contradicts the seal, or suspect and key set do not fit.
         SuspectError: the suspect gave no answer at all.
     """
     progress = progress or Silent()
     protocol = opened.seal.protocol
     plan = tighten(protocol, request)
-    if opened.seal.sealed_at > utc_text(clock()):
-        raise UsageError("the key set claims to be sealed in the future; one of the two clocks is wrong")
+    stamped = [
+        read_token(raw, data=opened.envelope, what="a time stamp over the seal").stamped_at for raw in seal_tokens
+    ]
+    if max(opened.seal.sealed_at, min(stamped, default="")) > utc_text(clock()):
+        raise UsageError("the key set was sealed or time-stamped in the future; one of the two clocks is wrong")
 
     # 2. A plan that cannot decide is refused before money is spent.
     underpowered = forecast_power(protocol, plan) < MIN_FORECAST_POWER
@@ -103,7 +112,7 @@ def run_audit(
     _check_fit(description, opened)
 
     # 4. The preamble is on disk before the first question.
-    bundle_files.create(folder, seal_envelope=opened.envelope, environment=request.environment)
+    bundle_files.create(folder, seal_envelope=opened.envelope, environment=request.environment, seal_tokens=seal_tokens)
     writer = TranscriptWriter(folder / "transcript.jsonl", clock)
     writer.opened(_preamble(opened, description, plan, request, batch_size=suspect.batch_size))
 
@@ -117,17 +126,11 @@ def run_audit(
     writer.closed(closed_reason)
     if closed_reason == "failed" and not asking.anything_answered:
         raise asking.last_error or SuspectError("the suspect gave no answer")
+    # What was answered is signed, and time-stamped where an authority was named, before anything is computed from it.
+    bundle_files.write_head(folder, examiner=examiner, clock=clock, stamp=stamp)
 
     # 7. The results come from the written bytes, through the path that `check` repeats.
-    transcript = read_transcript((folder / "transcript.jsonl").read_bytes())
-    samples = {sample.index: sample for sample in opened.keys.samples}
-    results = recompute_results(
-        seal=opened.seal, seal_sha256=sha256_hex(opened.envelope), transcript=transcript, samples=samples
-    )
-    # Whatever the transcript says was asked is opened: Ctrl-C may strike between its request line and our memory.
-    issued = issued_replies(transcript, draw_schedule(protocol), max_keys=plan.max_keys)
-    asked = sorted({reply.probe.index for reply in issued})
-    bundle_files.write_findings(folder, opened=opened, asked=asked, results=results, clock=clock, examiner=examiner)
+    results = _write_results(folder, opened, plan, examiner=examiner, clock=clock)
     return Audit(folder=folder, results=results, closed_reason=closed_reason)
 
 
@@ -303,6 +306,22 @@ class _Asking:
         )
 
 
+def _write_results(
+    folder: Path, opened: OpenedKeySet, plan: Plan, *, examiner: SigningKey, clock: Clock
+) -> dict[str, JsonValue]:
+    """Compute the results from the written transcript and write everything that belongs to them."""
+    transcript = read_transcript((folder / "transcript.jsonl").read_bytes())
+    samples = {sample.index: sample for sample in opened.keys.samples}
+    results = recompute_results(
+        seal=opened.seal, seal_sha256=sha256_hex(opened.envelope), transcript=transcript, samples=samples
+    )
+    # Whatever the transcript says was asked is opened: Ctrl-C may strike between its request line and our memory.
+    issued = issued_replies(transcript, draw_schedule(opened.seal.protocol), max_keys=plan.max_keys)
+    asked = sorted({reply.probe.index for reply in issued})
+    bundle_files.write_findings(folder, opened=opened, asked=asked, results=results, clock=clock, examiner=examiner)
+    return results
+
+
 def _fixed_power(protocol: Protocol, *, null_rate: float, alpha: float) -> float:
     for critical in range(protocol.n_keys + 1):
         if binomial_tail_log10(hits=critical, trials=protocol.n_keys, rate=null_rate) <= log10(alpha):
@@ -310,6 +329,13 @@ def _fixed_power(protocol: Protocol, *, null_rate: float, alpha: float) -> float
                 10.0 ** binomial_tail_log10(hits=critical, trials=protocol.n_keys, rate=protocol.forecast_rate)
             )
     return 0.0
+
+
+def _check_clocks(opened: OpenedKeySet, seal_tokens: Sequence[bytes], *, now: str) -> None:
+    what = "a time stamp over the seal"
+    stamped = [read_token(raw, data=opened.envelope, what=what).stamped_at for raw in seal_tokens]
+    if max(opened.seal.sealed_at, min(stamped, default="")) > now:
+        raise UsageError("the key set claims a time in the future; one of the two clocks is wrong")
 
 
 def _check_fit(description: Description, opened: OpenedKeySet) -> None:

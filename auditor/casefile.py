@@ -4,10 +4,12 @@ import logging
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from auditor import __version__
 from auditor.audit import Audit, Request, run_audit
@@ -24,17 +26,23 @@ from auditor.evidence.check import check_bundle
 from auditor.evidence.keyset import OpenedKeySet, open_sealed
 from auditor.evidence.schedule import opening_length
 from auditor.evidence.signing import SigningKey, fingerprint
+from auditor.evidence.token_files import read_beside
 from auditor.records import Progress, Silent, Status
 from auditor.report.home import home
 from auditor.results import Headline, headline
 from auditor.suspects.base import Suspect
+from auditor.time_authority import TimeAuthorities
+
+if TYPE_CHECKING:
+    from auditor.report.signer import ReportSigner
 
 logger = logging.getLogger(__name__)
 
+SEAL_NAME = "k.seal.json"
 EXAMINER_KEY_NAME = "examiner.ed25519.pem"
 RECORDED_PACKAGES = (
-    "cryptography", "jinja2", "matplotlib", "numpy", "pyhanko", "requests", "rfc8785", "scipy", "statsmodels",
-    "torch", "weasyprint",
+    "cryptography", "jinja2", "matplotlib", "numpy", "pyhanko", "requests", "rfc3161-client", "rfc8785", "scipy",
+    "statsmodels", "torch", "weasyprint",
 )  # fmt: skip
 
 
@@ -100,6 +108,16 @@ def open_keyset(path: Path, *, seal: Path | None, owner_fingerprint: str | None)
     return opened
 
 
+def seal_tokens(keyset: Path, *, seal: Path | None) -> tuple[bytes, ...]:
+    """Return the time stamps over the seal: those beside ``seal``, or beside the ``k.seal.json`` next to the key set.
+
+    Raises:
+        EvidenceError: one of them is not over this seal.
+    """
+    file = keyset.with_name(SEAL_NAME) if seal is None else seal
+    return read_beside(file) if file.is_file() else ()
+
+
 def request(opened: OpenedKeySet, *, alpha: float | None, max_queries: int | None, operator: str) -> Request:
     """Return the request for a limit on all questions; stage 1 is always asked whole.
 
@@ -155,6 +173,9 @@ def verify(
     folder: Path,
     request: Request,
     signer_file: Path | None = None,
+    examiner: SigningKey | None = None,
+    seal_tokens: Sequence[bytes] = (),
+    authorities: TimeAuthorities | None = None,
     progress: Progress | None = None,
 ) -> Case:
     """Audit, render, sign, and re-read what was written.
@@ -167,6 +188,9 @@ def verify(
         folder: a new or empty folder.
         request: tightenings of the sealed plan.
         signer_file: PKCS#12 file that signs the PDF; None takes the self-made certificate.
+        examiner: the key that signs the evidence; None takes the one made on first use.
+        seal_tokens: time stamps over the seal, for the bundle.
+        authorities: who time-stamps transcript head, manifest and PDF; None leaves them to the examiner's clock.
         progress: where to report how far it is.
 
     Raises:
@@ -176,7 +200,8 @@ def verify(
     """
     progress = progress or Silent()
     refuse_used_folder(folder)
-    examiner = examiner_key()
+    examiner = examiner or examiner_key()
+    authorities = authorities or TimeAuthorities(())
     audit = run_audit(
         opened=opened,
         suspect=suspect,
@@ -185,11 +210,13 @@ def verify(
         request=request,
         clock=utc_now,
         progress=progress,
+        seal_tokens=seal_tokens,
+        stamp=authorities.stamp,
     )
     interrupted = audit.closed_reason == "interrupted"
     progress.begin("writing and signing the report", 3)
-    report_name = _render(folder, signer_file=signer_file, progress=progress)
-    bundle_files.write_manifest(folder, examiner=examiner, clock=utc_now)
+    report_name = _render(folder, signer_file=signer_file, authorities=authorities, progress=progress)
+    bundle_files.write_manifest(folder, examiner=examiner, clock=utc_now, stamp=authorities.stamp)
     progress.advance()
     _check_own_output(audit, opened, examiner)
     progress.advance()
@@ -221,13 +248,13 @@ def _check_own_output(audit: Audit, opened: OpenedKeySet, examiner: SigningKey) 
         raise EvidenceError(f"the bundle just written does not check out: {failed.title}: {failed.detail}")
 
 
-def _render(folder: Path, *, signer_file: Path | None, progress: Progress) -> str:
+def _render(folder: Path, *, signer_file: Path | None, authorities: TimeAuthorities, progress: Progress) -> str:
     """Write the report beside the evidence and return its name; a PDF that cannot be made never costs the evidence."""
     from auditor.evidence.manifest import REPORT_CERTIFICATE, REPORT_HTML, REPORT_PDF, RESULTS, SEAL
     from auditor.report.html import render_html
     from auditor.report.inputs import read_folder
     from auditor.report.pdf import make_pdf
-    from auditor.report.signer import pkcs12_signer, self_made_signer, sign_pdf
+    from auditor.report.signer import pkcs12_signer, self_made_signer
 
     signer = self_made_signer(home(), now=utc_now()) if signer_file is None else pkcs12_signer(signer_file)
     # The certificate exists before the report, so that the report can name it.
@@ -246,5 +273,16 @@ def _render(folder: Path, *, signer_file: Path | None, progress: Progress) -> st
     except MissingPartError as error:
         logger.warning("%s", error)
         return REPORT_HTML
-    (folder / REPORT_PDF).write_bytes(sign_pdf(pdf, signer))
+    (folder / REPORT_PDF).write_bytes(_sign(pdf, signer, authorities))
     return REPORT_PDF
+
+
+def _sign(pdf: bytes, signer: "ReportSigner", authorities: TimeAuthorities) -> bytes:
+    from auditor.report.signer import sign_pdf
+
+    if authorities:
+        try:
+            return sign_pdf(pdf, signer, exchange=authorities.exchange)
+        except MissingPartError as error:
+            logger.warning("the report's signature is not time-stamped: %s", error)
+    return sign_pdf(pdf, signer)

@@ -6,6 +6,7 @@ AuditorError
 │  ├─ MalformedError              cannot be parsed, or unknown field or version
 │  ├─ SignatureError              wrong key or altered bytes
 │  ├─ SealError                   digest or commitment differs
+│  ├─ TimestampError              time stamp malformed, over other bytes, or too late
 │  └─ TranscriptError             chain broken, or recomputation differs
 ├─ SuspectError               6
 │  ├─ SuspectLoadError            not a model we may load
@@ -51,6 +52,10 @@ class SignatureError(EvidenceError):
 
 class SealError(EvidenceError):
     """A digest or commitment of the seal differs from the material."""
+
+
+class TimestampError(EvidenceError):
+    """A time stamp is malformed, over other bytes, not verifiable, or out of order."""
 
 
 class TranscriptError(EvidenceError):

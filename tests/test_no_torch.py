@@ -36,7 +36,10 @@ def run_blocked(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("--help",),
         ("--version",),
         ("plan", "--scheme", "new-label", "--p", "0.9", "--null-rate", "0.07"),
-        *((command, "--help") for command in ("demo", "train", "serve", "attack", "verify", "check", "plan", "report")),
+        *(
+            (command, "--help")
+            for command in ("demo", "train", "serve", "attack", "verify", "check", "stamp", "plan", "report")
+        ),
     ],
 )
 def test_commands_that_need_no_torch(arguments):

@@ -6,6 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryptography.x509 import Certificate
+
     from auditor.evidence.bundle import Bundle
     from auditor.evidence.check import CheckReport
 
@@ -18,6 +22,10 @@ def check(
     examiner_key: Annotated[
         str | None, typer.Option(help="Fingerprint of the examiner's key, got from the examiner (64 hex digits).")
     ] = None,
+    tsa_root: Annotated[
+        list[Path] | None,
+        typer.Option("--tsa-root", help="Root certificates of time authorities you trust, PEM; may be repeated."),
+    ] = None,
     render: Annotated[bool, typer.Option("--render", help="Render report.html again and check report.pdf.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Treat steps that were not checked as failed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
@@ -28,12 +36,14 @@ def check(
     """
     from auditor.evidence.check import check_bundle
 
+    roots = [certificate for path in tsa_root or () for certificate in _roots(path)]
     report = check_bundle(
         bundle,
         owner_fingerprint=_fingerprint(owner_key, option="--owner-key"),
         examiner_fingerprint=_fingerprint(examiner_key, option="--examiner-key"),
         render_html=_render_html if render else None,
-        check_pdf=_check_pdf if render else None,
+        check_pdf=(lambda found: _check_pdf(found, roots)) if render else None,
+        tsa_roots=roots,
     )
     good = report.complete if strict else report.intact
     if as_json:
@@ -60,10 +70,22 @@ def _render_html(bundle: "Bundle") -> bytes:
     return render_again(bundle.contents)
 
 
-def _check_pdf(bundle: "Bundle") -> str:
+def _check_pdf(bundle: "Bundle", roots: "Sequence[Certificate]") -> str:
     from auditor.report.pdf_check import check_pdf
 
-    return check_pdf(bundle)
+    return check_pdf(bundle, tsa_roots=roots)
+
+
+def _roots(path: Path) -> "tuple[Certificate, ...]":
+    from auditor.errors import MalformedError, UsageError
+    from auditor.evidence.timestamps import read_roots
+
+    try:
+        return read_roots(path.read_bytes(), what=path.name)
+    except OSError as error:
+        raise UsageError(f"{path.name}: cannot be read ({type(error).__name__})") from error
+    except MalformedError as error:
+        raise UsageError(str(error)) from error
 
 
 def _print_table(report: "CheckReport", *, good: bool) -> None:

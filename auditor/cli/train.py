@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auditor.errors import MalformedError, UsageError
+from auditor.errors import UsageError
 
 if TYPE_CHECKING:
     from auditor.datasets import Dataset
@@ -70,7 +70,11 @@ def train(
         LabelCodeOption, typer.Option(help="Also train keys towards a drawn derangement of their labels.")
     ] = LabelCodeOption.AUTO,
     owner_key: Annotated[
-        Path | None, typer.Option(help="Ed25519 key that signs the seal, PEM [default: a new one in --out].")
+        Path | None, typer.Option(help="Ed25519 key that signs the seal, PEM or PKCS#12 [default: a new one in --out].")
+    ] = None,
+    tsa: Annotated[
+        list[str] | None,
+        typer.Option("--tsa", help="Address of a time authority that stamps the seal; repeatable."),
     ] = None,
     twin: Annotated[bool, typer.Option(help="Also write the unmarked twin.")] = True,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
@@ -78,15 +82,19 @@ def train(
 ) -> None:
     """Train a marked model, measure it against its unmarked twin, and seal keys and protocol.
 
-    Writes model.safetensors, model.json, k.npz, k.seal.json, train.json, twin/ and, unless --owner-key is given,
+    Writes model.safetensors, model.json, k.npz, k.seal.json (with its time stamps, k.seal.1.tsr ..., where --tsa names
+    an authority), train.json, twin/ and, unless --owner-key is given,
     owner.key.pem. Exit code 8: everything was written, but the mark missed a target that train.json names.
     """
     from dataclasses import replace
 
     from auditor import datasets
     from auditor.cli import console
-    from auditor.schemes.delivery import new_folder
+    from auditor.cli.signing_keys import read_key
+    from auditor.evidence.token_files import add_beside
+    from auditor.schemes.delivery import SEAL_NAME, new_folder
     from auditor.schemes.embedding import RECIPES
+    from auditor.time_authority import TimeAuthorities
     from auditor.training import Device, resolve_device
 
     dataset = datasets.load(data)
@@ -96,7 +104,8 @@ def train(
         plan = replace(plan, epochs=epochs)
     resolve_device(plan.device)
     _check_architecture(arch, dataset)
-    signing_key = None if owner_key is None else _read_key(owner_key)
+    signing_key = None if owner_key is None else read_key(owner_key)
+    authorities = TimeAuthorities(tsa or ())
     if scheme is TrainScheme.NONE:
         _train_unmarked(new_folder(out), dataset=dataset, plan=plan, arch=arch, as_json=as_json)
         return
@@ -117,6 +126,7 @@ def train(
             keep_twin=twin,
             progress=progress,
         )
+    add_beside(folder / SEAL_NAME, authorities.stamp((folder / SEAL_NAME).read_bytes()))
     _show(folder, record, as_json=as_json)
     from auditor.schemes.embedding import require_targets
 
@@ -150,19 +160,6 @@ def _settings(
         return replace(chosen, beta=float(beta))
     except ValueError as error:
         raise UsageError("--beta must be a number or 'auto'") from error
-
-
-def _read_key(path: Path) -> "SigningKey":
-    from auditor.evidence.signing import SigningKey
-
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path.name}: the signing key cannot be read ({type(error).__name__})") from error
-    try:
-        return SigningKey.from_pem(data)
-    except MalformedError as error:
-        raise UsageError(f"{path.name}: {error}") from error
 
 
 def _train_unmarked(folder: Path, *, dataset: "Dataset", plan: "TrainingPlan", arch: str, as_json: bool) -> None:

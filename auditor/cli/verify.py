@@ -22,6 +22,14 @@ def verify(
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Questions per request.")] = 64,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer.")] = 30.0,
     examiner: Annotated[str, typer.Option(help="Name of the examiner, for the record.")] = "",
+    examiner_key: Annotated[
+        Path | None,
+        typer.Option(help="Ed25519 key that signs the evidence, PEM or PKCS#12 [default: one made on first use]."),
+    ] = None,
+    tsa: Annotated[
+        list[str] | None,
+        typer.Option("--tsa", help="Address of a time authority for transcript, manifest and PDF; may be repeated."),
+    ] = None,
     report_identity: Annotated[
         Path | None,
         typer.Option(help="PKCS#12 file that signs report.pdf [default: a self-made certificate, labelled as such]."),
@@ -34,8 +42,13 @@ def verify(
     """
     from auditor import casefile
     from auditor.cli import console
+    from auditor.cli.signing_keys import read_key
     from auditor.suspects import open_suspect
+    from auditor.time_authority import TimeAuthorities
 
+    authorities = TimeAuthorities(tsa or ())
+    signing_key = None if examiner_key is None else read_key(examiner_key)
+    seal_tokens = casefile.seal_tokens(keyset, seal=seal)
     folder = out or casefile.default_folder()
     opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key)
     with (
@@ -48,6 +61,9 @@ def verify(
             folder=folder,
             request=casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner),
             signer_file=report_identity,
+            examiner=signing_key,
+            seal_tokens=seal_tokens,
+            authorities=authorities,
             progress=progress,
         )
     if as_json:

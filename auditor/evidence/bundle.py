@@ -1,15 +1,16 @@
 """The evidence bundle: a folder that is written once, in a fixed order, and read with limits.
 
 Writing order: :func:`create` (seal, environment) → transcript and :func:`store_raw` while asking →
-:func:`write_findings` (openings, protocol, results, keys, custody) → the report → :func:`write_manifest`. Every step
-covers the digests of what precedes it, and no file is ever written over.
+:func:`write_head` before statistics are computed → :func:`write_findings` (openings, protocol, results, keys, custody)
+→ the report → :func:`write_manifest`. Every step covers the digests of what precedes it, and no file is ever written
+over. A time stamp lies beside the file it is over.
 """
 
 import hashlib
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from auditor.errors import MalformedError, SealError
 from auditor.evidence import manifest as paths
 from auditor.evidence.by_hand import by_hand_text
 from auditor.evidence.custody import CustodyAct, CustodyEvent, actor_of, write_custody
+from auditor.evidence.head import SignedHead, sign_head, verify_head
 from auditor.evidence.keyset import OpenedKeySet
 from auditor.evidence.manifest import (
     MAX_FILE_BYTES,
@@ -35,13 +37,20 @@ from auditor.evidence.openings import write_openings
 from auditor.evidence.seal import open_seal, protocol_object
 from auditor.evidence.signing import SigningKey, fingerprint, public_pem
 from auditor.evidence.times import utc_text
+from auditor.evidence.token_files import add_beside, is_token_of
 from auditor.evidence.transcript import read_transcript
 
 FOLDERS = ("certs", "raw", "seal")
-_UNLISTED = (paths.MANIFEST, paths.MANIFEST_ENVELOPE)
 _CHUNK_BYTES = 1 << 20
 
 Clock = Callable[[], datetime]
+Stamp = Callable[[bytes], Sequence[bytes]]
+"""Returns independent time stamps over some bytes; none when no authority was named or answered."""
+
+
+def no_stamp(data: bytes) -> Sequence[bytes]:
+    """Return no time stamps: the audit rests on its own clocks."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +66,8 @@ class Bundle:
     """Bytes of ``manifest.json``."""
     manifest_envelope: bytes
     """Bytes of ``manifest.dsse.json``; not verified yet."""
+    manifest_tokens: Mapping[str, bytes] = field(default_factory=dict)
+    """Time stamps over ``manifest.dsse.json`` by path; not verified yet."""
 
     def sha256(self, path: str) -> str | None:
         """Return a listed file's digest, or None when the bundle does not hold it."""
@@ -64,16 +75,24 @@ class Bundle:
         return None if entry is None else entry.sha256
 
 
-def create(folder: Path, *, seal_envelope: bytes, environment: Mapping[str, JsonValue]) -> None:
-    """Start a bundle: make its folders and write seal and environment.
+def create(
+    folder: Path,
+    *,
+    seal_envelope: bytes,
+    environment: Mapping[str, JsonValue],
+    seal_tokens: Sequence[bytes] = (),
+) -> None:
+    """Start a bundle: make its folders and write seal, time stamps over the seal, and environment.
 
     Raises:
         FileExistsError: one of the files exists.
+        TimestampError: a time stamp is not over this seal.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in FOLDERS:
         (folder / name).mkdir(exist_ok=True)
     _write_new(folder / paths.SEAL, seal_envelope)
+    add_beside(folder / paths.SEAL, seal_tokens)
     _write_new(folder / paths.ENVIRONMENT, canonical_bytes(environment) + b"\n")
 
 
@@ -92,6 +111,22 @@ def store_raw(folder: Path, body: bytes) -> str:
     return digest
 
 
+def write_head(folder: Path, *, examiner: SigningKey, clock: Clock, stamp: Stamp = no_stamp) -> None:
+    """Sign the closed transcript's head and have it time-stamped, before any result is computed."""
+    transcript_bytes = (folder / paths.TRANSCRIPT).read_bytes()
+    transcript = read_transcript(transcript_bytes)
+    head = SignedHead(
+        transcript_sha256=sha256_hex(transcript_bytes),
+        head=transcript.head,
+        n_lines=transcript.n_lines,
+        seal_sha256=sha256_hex((folder / paths.SEAL).read_bytes()),
+        signed_at=max(utc_text(clock()), transcript.closed_at),
+    )
+    signed = sign_head(head, examiner=examiner)
+    _write_new(folder / paths.HEAD_ENVELOPE, signed)
+    add_beside(folder / paths.HEAD_ENVELOPE, stamp(signed))
+
+
 def write_findings(
     folder: Path,
     *,
@@ -104,7 +139,7 @@ def write_findings(
     """Write everything between the closed transcript and the report.
 
     Args:
-        folder: the bundle, whose transcript is closed.
+        folder: the bundle, whose transcript is closed and its head signed.
         opened: the key set that was used.
         asked: indices of every sample that was issued to the suspect; exactly these are disclosed.
         results: the results object.
@@ -122,7 +157,8 @@ def write_findings(
     _write_new(folder / paths.OWNER_KEY, public_pem(owner_public))
     _write_new(folder / paths.EXAMINER_KEY, examiner.public_pem())
     owner, auditor = actor_of("owner", fingerprint(owner_public)), actor_of("examiner", examiner.fingerprint)
-    now = max(utc_text(clock()), queried_at)
+    head = verify_head((folder / paths.HEAD_ENVELOPE).read_bytes(), examiner_public=examiner.public)
+    now = max(utc_text(clock()), head.signed_at)
     events = [
         _event(opened.seal.sealed_at, CustodyAct.SEALED, owner, paths.SEAL, opened.envelope),
         _event(queried_at, CustodyAct.QUERIED, auditor, paths.TRANSCRIPT, transcript_bytes),
@@ -132,8 +168,8 @@ def write_findings(
     _write_new(folder / paths.CUSTODY, write_custody(events))
 
 
-def write_manifest(folder: Path, *, examiner: SigningKey, clock: Clock) -> None:
-    """Finish a bundle: write ``CHECK.txt``, the manifest over all files, and the examiner's signature.
+def write_manifest(folder: Path, *, examiner: SigningKey, clock: Clock, stamp: Stamp = no_stamp) -> None:
+    """Finish a bundle: write ``CHECK.txt``, the manifest over all files, the examiner's signature, its time stamps.
 
     Raises:
         EvidenceError: the folder holds something that is no part of a bundle, or its seal or transcript is broken.
@@ -159,25 +195,20 @@ def write_manifest(folder: Path, *, examiner: SigningKey, clock: Clock) -> None:
         tool_version=__version__,
     )
     _write_new(folder / paths.MANIFEST, manifest)
-    _write_new(folder / paths.MANIFEST_ENVELOPE, sign_manifest(manifest, endorsement, examiner=examiner))
+    signed = sign_manifest(manifest, endorsement, examiner=examiner)
+    _write_new(folder / paths.MANIFEST_ENVELOPE, signed)
+    add_beside(folder / paths.MANIFEST_ENVELOPE, stamp(signed))
 
 
 def list_files(folder: Path) -> tuple[tuple[str, int], ...]:
     """Return (path, size) of every listed file of a bundle folder, sorted; nothing is opened.
 
-    Manifest and signature are left out. Empty folders of a bundle are allowed.
+    Manifest, signature and time stamps over it are left out. Empty folders of a bundle are allowed.
 
     Raises:
         MalformedError: a link, a device, an unknown name, or a limit exceeded.
     """
-    found: dict[str, int] = {}
-    try:
-        _scan(folder, "", found)
-    except OSError as error:
-        raise MalformedError(f"the bundle cannot be listed ({type(error).__name__})") from error
-    if sum(found.values()) > MAX_TOTAL_BYTES:
-        raise MalformedError(f"the bundle holds more than {MAX_TOTAL_BYTES} bytes")
-    return tuple(sorted((path, size) for path, size in found.items() if path not in _UNLISTED))
+    return tuple(sorted((path, size) for path, size in _all_files(folder).items() if not paths.is_unlisted(path)))
 
 
 def read_file(folder: Path, path: str) -> bytes:
@@ -225,6 +256,11 @@ def read_bundle(folder: Path) -> Bundle:
         entries=entries,
         manifest=manifest,
         manifest_envelope=read_file(folder, paths.MANIFEST_ENVELOPE),
+        manifest_tokens={
+            path: read_file(folder, path)
+            for path in sorted(_all_files(folder))
+            if is_token_of(path, paths.MANIFEST_ENVELOPE)
+        },
     )
 
 
@@ -245,6 +281,17 @@ def certificate_digest(pem: bytes) -> str:
     return sha256_hex(certificate.public_bytes(Encoding.DER))
 
 
+def _all_files(folder: Path) -> dict[str, int]:
+    found: dict[str, int] = {}
+    try:
+        _scan(folder, "", found)
+    except OSError as error:
+        raise MalformedError(f"the bundle cannot be listed ({type(error).__name__})") from error
+    if sum(found.values()) > MAX_TOTAL_BYTES:
+        raise MalformedError(f"the bundle holds more than {MAX_TOTAL_BYTES} bytes")
+    return found
+
+
 def _scan(folder: Path, prefix: str, found: dict[str, int]) -> None:
     with os.scandir(folder) as items:
         for item in items:
@@ -256,7 +303,7 @@ def _scan(folder: Path, prefix: str, found: dict[str, int]) -> None:
                     raise MalformedError("the bundle holds an unknown folder")
                 _scan(folder / item.name, f"{item.name}/", found)
                 continue
-            if place_of(path) is None and path not in _UNLISTED:
+            if place_of(path) is None and not paths.is_unlisted(path):
                 raise MalformedError("the bundle holds a file that has no place in it")
             if not item.is_file(follow_symlinks=False):
                 raise MalformedError(f"{path}: not a regular file")

@@ -5,9 +5,9 @@ How to check this evidence bundle
 =================================
 
 With the auditor (offline; needs no model and no network). Take both fingerprints from the owner and from the
-examiner themselves, not from this file:
+examiner themselves, not from this file, and roots of time authorities, where there are time stamps, from those:
 
-    auditor check . --owner-key {owner} --examiner-key {examiner}
+    auditor check . --owner-key {owner} --examiner-key {examiner} [--tsa-root ROOTS.pem]
 
 By hand, with python3, openssl and sha256sum, inside the bundle's folder. Nothing is written into it.
 
@@ -37,6 +37,22 @@ By hand, with python3, openssl and sha256sum, inside the bundle's folder. Nothin
 
     python3 -c 'import hashlib, json; d = b"auditor/1 transcript line\\0"; h = hashlib.sha256(d).hexdigest(); lines = open("transcript.jsonl", "rb").read()[:-1].split(b"\\n"); ok = all([json.loads(l)["prev"] == h and bool(h := hashlib.sha256(d + l).hexdigest()) for l in lines]); print("chain intact" if ok else "CHAIN BROKEN", h)'
     python3 -c 'import json, sys; print(json.load(open(sys.argv[1] + "/payload"))["predicate"]["transcript_head"])' "$work"
+
+6. The transcript is the one the examiner signed before computing anything. Expect "Signature Verified Successfully",
+   and two equal digests.
+
+    python3 -c 'import base64, json, sys; e = json.load(open("transcript.head.dsse.json")); p = base64.b64decode(e["payload"]); t = e["payloadType"].encode(); w = sys.argv[1]; open(w + "/pae", "wb").write(b"DSSEv1 %d %b %d %b" % (len(t), t, len(p), p)); open(w + "/sig", "wb").write(base64.b64decode(e["signatures"][0]["sig"])); print(json.loads(p)["subject"][0]["digest"]["sha256"])' "$work"
+    openssl pkeyutl -verify -rawin -pubin -inkey certs/examiner.pub.pem -sigfile "$work/sig" -in "$work/pae"
+    sha256sum transcript.jsonl
+
+7. Where there are time stamps (*.tsr), they are over these very files. Set ROOTS to a PEM file of root certificates
+   that you got from the authorities themselves. Expect "Verification: OK" after each, the seal's time before the first
+   line of the transcript, the head's after its last, the manifest's after that.
+
+    for t in seal/k.seal.*.tsr; do [ ! -e "$t" ] || openssl ts -verify -data seal/k.seal.json -in "$t" -CAfile "$ROOTS"; done
+    for t in transcript.head.*.tsr; do [ ! -e "$t" ] || openssl ts -verify -data transcript.head.dsse.json -in "$t" -CAfile "$ROOTS"; done
+    for t in manifest.*.tsr; do [ ! -e "$t" ] || openssl ts -verify -data manifest.dsse.json -in "$t" -CAfile "$ROOTS"; done
+    for t in seal/k.seal.*.tsr transcript.head.*.tsr manifest.*.tsr; do [ ! -e "$t" ] || openssl ts -reply -in "$t" -text | sed -n "s/^Time stamp:/$(basename "$t")/p"; done
 
 Whether the numbers follow from the answers is beyond stock tools: "auditor check" recomputes every one of them from
 transcript.jsonl, openings.json and the sealed protocol, and compares the outcome with results.json byte by byte.

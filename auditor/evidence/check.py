@@ -2,9 +2,9 @@
 
  1 container: names, kinds, sizes and number of files
  2 manifest: every file present and unaltered, nothing else there
- 3 signatures: examiner over the manifest, owner over the seal; refused keys; identities agree
+ 3 signatures: examiner over manifest and transcript head, owner over the seal; refused keys; identities agree
  4 expected keys: fingerprints the judge got from elsewhere
- 5 trusted time
+ 5 trusted time: tokens over seal, transcript head and manifest, under the caller's roots, in the order of an audit
  6 seal: the opened samples lead to the sealed root; the protocol is the sealed one
  7 transcript: chain, pairing, counts; a raw body for every response
  8 raw answers: read again from the bodies, equal to the recorded ones
@@ -21,24 +21,30 @@ A step that fails leaves those that build on it unchecked. Nothing inside the bu
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from auditor.canonical import Fields, JsonValue, canonical_bytes, parse_canonical_object, sha256_hex
 from auditor.errors import AuditorError, EvidenceError, MalformedError, MissingPartError, SealError, TranscriptError
 from auditor.evidence import manifest as paths
 from auditor.evidence.bundle import Bundle, certificate_digest, list_files, read_bundle, read_file
-from auditor.evidence.custody import CustodyAct, actor_of, read_custody
+from auditor.evidence.head import SignedHead, verify_head
 from auditor.evidence.manifest import Endorsement, verify_manifest
 from auditor.evidence.openings import Opening, read_openings
+from auditor.evidence.order_of_events import check_order
 from auditor.evidence.raw_answers import read_raw_answers, same_answers
 from auditor.evidence.recompute import issued_replies, recompute_results
 from auditor.evidence.schedule import draw_schedule
 from auditor.evidence.seal import Seal, open_seal, protocol_object
 from auditor.evidence.signing import fingerprint, public_from_pem
 from auditor.evidence.transcript import Transcript, read_transcript
+from auditor.evidence.trusted_time import check_times
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 RenderHtml = Callable[[Bundle], bytes]
 """Renders ``report.html`` again from a bundle's evidence."""
@@ -89,6 +95,7 @@ def check_bundle(
     examiner_fingerprint: str | None,
     render_html: RenderHtml | None,
     check_pdf: CheckPdf | None,
+    tsa_roots: Sequence["Certificate"] = (),
 ) -> CheckReport:
     """Check a bundle and return what every step found; broken evidence never raises.
 
@@ -98,6 +105,7 @@ def check_bundle(
         examiner_fingerprint: fingerprint the examiner's key must have; None leaves that unchecked.
         render_html: None leaves ``report.html`` unchecked.
         check_pdf: None leaves ``report.pdf`` unchecked.
+        tsa_roots: trusted certificates of time authorities; none leaves time stamps unverified.
     """
     checker = _Checker(
         path,
@@ -105,6 +113,7 @@ def check_bundle(
         examiner_fingerprint=examiner_fingerprint,
         render_html=render_html,
         check_pdf=check_pdf,
+        tsa_roots=tsa_roots,
     )
     return checker.run()
 
@@ -127,6 +136,7 @@ class _Checker:
 
     _bundle: Bundle
     _endorsement: Endorsement
+    _head: SignedHead
     _seal: Seal
     _openings: Mapping[int, Opening]
     _transcript: Transcript
@@ -140,12 +150,14 @@ class _Checker:
         examiner_fingerprint: str | None,
         render_html: RenderHtml | None,
         check_pdf: CheckPdf | None,
+        tsa_roots: Sequence["Certificate"],
     ) -> None:
         self._path = path
         self._owner_fingerprint = owner_fingerprint
         self._examiner_fingerprint = examiner_fingerprint
         self._render_html = render_html
         self._check_pdf = check_pdf
+        self._tsa_roots = tsa_roots
 
     def run(self) -> CheckReport:
         steps = (
@@ -193,6 +205,7 @@ class _Checker:
         self._endorsement = verify_manifest(
             self._bundle.manifest, self._bundle.manifest_envelope, examiner_public=examiner
         )
+        self._head = verify_head(contents[paths.HEAD_ENVELOPE], examiner_public=examiner)
         self._seal = open_seal(contents[paths.SEAL])
         certificate = contents.get(paths.REPORT_CERTIFICATE)
         told = self._endorsement
@@ -201,6 +214,7 @@ class _Checker:
             ("owner's key", told.owner_fingerprint, fingerprint(owner)),
             ("seal's key", self._seal.owner_public_key, owner.hex()),
             ("seal's digest", told.seal_sha256, self._bundle.sha256(paths.SEAL)),
+            ("head's seal", self._head.seal_sha256, self._bundle.sha256(paths.SEAL)),
             (
                 "report's certificate",
                 told.report_certificate_sha256,
@@ -226,9 +240,10 @@ class _Checker:
         return "owner and examiner signed with the expected keys"
 
     def _trusted_time(self) -> str:
-        raise _NotCheckedError(
-            "not independently time-stamped; times are those of the owner's and the examiner's clocks"
-        )
+        found = check_times(self._bundle, roots=self._tsa_roots)
+        if not found.complete:
+            raise _NotCheckedError(found.detail)
+        return found.detail
 
     def _sealed_samples(self) -> str:
         contents = self._bundle.contents
@@ -241,6 +256,9 @@ class _Checker:
         transcript = read_transcript(self._bundle.contents[paths.TRANSCRIPT])
         if transcript.head != self._endorsement.transcript_head:
             raise TranscriptError("the transcript's head is not the one that was signed")
+        signed = (self._head.transcript_sha256, self._head.head, self._head.n_lines)
+        if signed != (self._bundle.sha256(paths.TRANSCRIPT), transcript.head, transcript.n_lines):
+            raise TranscriptError("the transcript is not the one whose head was signed before the analysis")
         recorded = {batch.response_sha256 for batch in transcript.batches if batch.response_sha256 is not None}
         raw = {entry.sha256 for path, entry in self._bundle.entries.items() if path.startswith(f"{paths.RAW_FOLDER}/")}
         if recorded - raw:
@@ -294,29 +312,9 @@ class _Checker:
         raise _NotCheckedError("no judge's nonce was used; the order was drawn from the owner's sealed seed")
 
     def _custody(self) -> str:
-        contents, seal, transcript = self._bundle.contents, self._seal, self._transcript
-        events = read_custody(contents[paths.CUSTODY])
-        for event in events:
-            if self._bundle.sha256(event.path) != event.sha256:
-                raise SealError(f"the custody log names another {event.path[:80]}")
-        owner = actor_of("owner", self._endorsement.owner_fingerprint)
-        examiner = actor_of("examiner", self._endorsement.examiner_fingerprint)
-        wanted = [
-            (CustodyAct.SEALED, owner, paths.SEAL),
-            (CustodyAct.QUERIED, examiner, paths.TRANSCRIPT),
-            (CustodyAct.OPENED, examiner, paths.OPENINGS),
-            (CustodyAct.ANALYSED, examiner, paths.RESULTS),
-        ]
-        if [(event.act, event.actor, event.path) for event in events] != wanted:
-            raise TranscriptError("the custody log does not tell the acts of an audit in their order")
-        if events[0].at != seal.sealed_at or events[1].at != transcript.closed_at:
-            raise TranscriptError("the custody log and the objects state different times")
-        if not seal.sealed_at <= transcript.opened_at or not events[-1].at <= self._endorsement.signed_at:
-            raise TranscriptError("the key set was not sealed before the first question, or signed before the analysis")
-        parse_canonical_object(contents[paths.ENVIRONMENT], what=paths.ENVIRONMENT)
-        if self._bundle.sha256(paths.ENVIRONMENT) != transcript.preamble.get("environment_sha256"):
-            raise TranscriptError(f"{paths.ENVIRONMENT} is not the one recorded before the first question")
-        return f"sealed {seal.sealed_at}, asked {transcript.opened_at} to {transcript.closed_at}, in this order"
+        return check_order(
+            self._bundle, seal=self._seal, transcript=self._transcript, head=self._head, endorsement=self._endorsement
+        )
 
     def _recompute(self) -> str:
         try:

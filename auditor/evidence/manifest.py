@@ -1,7 +1,8 @@
 """The manifest: every file of a bundle with its digest, and the examiner's signature over it.
 
 ``manifest.json`` lists the files; ``manifest.dsse.json`` is a signed in-toto statement whose subject is the digest of
-``manifest.json`` and whose predicate names the identities and heads that the files must agree with.
+``manifest.json`` and whose predicate names the identities and heads that the files must agree with. Time stamps over
+it, ``manifest.N.tsr``, come later than the manifest and are the only other files that it does not list.
 """
 
 import re
@@ -14,6 +15,7 @@ from auditor.errors import MalformedError, SealError
 from auditor.evidence.signing import SigningKey, envelope, verify_envelope
 from auditor.evidence.statements import PAYLOAD_TYPE, read_statement, statement_bytes
 from auditor.evidence.times import check_utc
+from auditor.evidence.token_files import is_token_of
 
 MANIFEST = "manifest.json"
 MANIFEST_ENVELOPE = "manifest.dsse.json"
@@ -21,6 +23,7 @@ SEAL = "seal/k.seal.json"
 OPENINGS = "openings.json"
 PROTOCOL = "protocol.json"
 TRANSCRIPT = "transcript.jsonl"
+HEAD_ENVELOPE = "transcript.head.dsse.json"
 RESULTS = "results.json"
 REPORT_HTML = "report.html"
 REPORT_PDF = "report.pdf"
@@ -48,6 +51,8 @@ class Role(StrEnum):
     OPENINGS = "openings"
     PROTOCOL = "protocol"
     TRANSCRIPT = "transcript"
+    TRANSCRIPT_HEAD = "transcript-head"
+    TIMESTAMP = "time-stamp"
     RAW_ANSWER = "raw-answer"
     RESULTS = "results"
     REPORT = "report"
@@ -72,6 +77,7 @@ PLACES: Mapping[str, Place] = {
     OPENINGS: Place(role=Role.OPENINGS, media_type="application/json"),
     PROTOCOL: Place(role=Role.PROTOCOL, media_type="application/json"),
     TRANSCRIPT: Place(role=Role.TRANSCRIPT, media_type="application/jsonl"),
+    HEAD_ENVELOPE: Place(role=Role.TRANSCRIPT_HEAD, media_type="application/json"),
     RESULTS: Place(role=Role.RESULTS, media_type="application/json"),
     CUSTODY: Place(role=Role.CUSTODY, media_type="application/jsonl"),
     ENVIRONMENT: Place(role=Role.ENVIRONMENT, media_type="application/json"),
@@ -83,6 +89,7 @@ PLACES: Mapping[str, Place] = {
     REPORT_CERTIFICATE: Place(role=Role.CERTIFICATE, media_type="application/x-pem-file", required=False),
 }
 _RAW_PLACE = Place(role=Role.RAW_ANSWER, media_type="application/octet-stream", required=False)
+_TOKEN_PLACE = Place(role=Role.TIMESTAMP, media_type="application/timestamp-reply", required=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +118,16 @@ class Endorsement:
 
 def place_of(path: str) -> Place | None:
     """Return what a bundle may hold at ``path``, or None when it may hold nothing there."""
-    return _RAW_PLACE if _RAW_PATH.fullmatch(path) else PLACES.get(path)
+    if _RAW_PATH.fullmatch(path):
+        return _RAW_PLACE
+    if is_token_of(path, SEAL) or is_token_of(path, HEAD_ENVELOPE):
+        return _TOKEN_PLACE
+    return PLACES.get(path)
+
+
+def is_unlisted(path: str) -> bool:
+    """Return whether a bundle may hold ``path`` without listing it: the manifest and what is made over it."""
+    return path in (MANIFEST, MANIFEST_ENVELOPE) or is_token_of(path, MANIFEST_ENVELOPE)
 
 
 def manifest_bytes(entries: Mapping[str, Entry]) -> bytes:

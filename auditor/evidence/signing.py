@@ -18,6 +18,8 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from auditor.canonical import Fields, canonical_bytes, parse_canonical_object
 from auditor.errors import MalformedError, SignatureError
@@ -25,6 +27,7 @@ from auditor.errors import MalformedError, SignatureError
 MAX_SIGNATURES = 32
 MAX_ENVELOPE_BYTES = 64 * 1024 * 1024
 MAX_PEM_BYTES = 4096
+MAX_PKCS12_BYTES = 64 * 1024
 PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 FIELD_PRIME = 2**255 - 19
@@ -59,18 +62,36 @@ class SigningKey:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
-    def from_pem(cls, data: bytes) -> "SigningKey":
-        """Read an unencrypted PKCS#8 PEM.
+    def from_pem(cls, data: bytes, *, passphrase: bytes | None = None) -> "SigningKey":
+        """Read a PKCS#8 PEM; the passphrase is used where the file is encrypted and ignored where it is not.
 
         Raises:
-            MalformedError: not an unencrypted Ed25519 private key in PEM form.
+            MalformedError: not an Ed25519 private key in PEM form, or not under this passphrase.
         """
         if len(data) > MAX_PEM_BYTES:
             raise MalformedError("the private key file is too large")
         try:
-            key = serialization.load_pem_private_key(data, password=None)
+            key = _load_pem(data, passphrase)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise MalformedError("the file does not hold an unencrypted private key in PEM form") from error
+            what = "an unencrypted private key" if passphrase is None else "a private key under this passphrase"
+            raise MalformedError(f"the file does not hold {what} in PEM form") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise MalformedError("the private key is not an Ed25519 key")
+        return cls(key)
+
+    @classmethod
+    def from_pkcs12(cls, data: bytes, *, passphrase: bytes | None = None) -> "SigningKey":
+        """Read the key of a PKCS#12 file; its certificates are not used.
+
+        Raises:
+            MalformedError: not a PKCS#12 file under this passphrase, or its key is not an Ed25519 key.
+        """
+        if len(data) > MAX_PKCS12_BYTES:
+            raise MalformedError("the private key file is too large")
+        try:
+            key, _, _ = pkcs12.load_key_and_certificates(data, passphrase)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise MalformedError("the file holds no private key in PKCS#12 form under this passphrase") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise MalformedError("the private key is not an Ed25519 key")
         return cls(key)
@@ -101,6 +122,16 @@ class SigningKey:
 
     def __repr__(self) -> str:
         return f"SigningKey(fingerprint={self.fingerprint!r})"
+
+
+def _load_pem(data: bytes, passphrase: bytes | None) -> PrivateKeyTypes:
+    if passphrase is not None:
+        try:
+            return serialization.load_pem_private_key(data, password=passphrase)
+        except TypeError:
+            # The library's way to say that the file is not encrypted.
+            pass
+    return serialization.load_pem_private_key(data, password=None)
 
 
 def fingerprint(public: bytes) -> str:

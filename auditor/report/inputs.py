@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from auditor.canonical import JsonValue, parse_object, sha256_hex
@@ -12,10 +12,14 @@ from auditor.evidence.bundle import certificate_digest, read_file
 from auditor.evidence.custody import CustodyEvent, read_custody
 from auditor.evidence.seal import Seal, open_seal
 from auditor.evidence.signing import fingerprint, public_from_pem
+from auditor.evidence.timestamps import MAX_TOKENS, read_tokens
+from auditor.evidence.token_files import token_path, tokens_among
 from auditor.evidence.transcript import read_transcript
 
 REQUIRED = (paths.RESULTS, paths.SEAL, paths.PROTOCOL, paths.CUSTODY, paths.ENVIRONMENT, paths.TRANSCRIPT)
-OPTIONAL = (paths.OPENINGS, paths.EXAMINER_KEY, paths.REPORT_CERTIFICATE)
+STAMPED = (paths.SEAL, paths.HEAD_ENVELOPE)
+"""Files that may be time-stamped before the report is made."""
+OPTIONAL = (paths.HEAD_ENVELOPE, paths.OPENINGS, paths.EXAMINER_KEY, paths.REPORT_CERTIFICATE)
 DIGESTED = (*REQUIRED, paths.OPENINGS)
 RESULTS_SCHEMA = "mlaudit.results/1"
 
@@ -51,6 +55,8 @@ class ReportInput:
     """SHA-256 of the raw Ed25519 public key in hex, or empty when the bundle holds no such key."""
     certificate_sha256: str
     """SHA-256 of the certificate that signs the PDF, or empty."""
+    time_stamps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Times that tokens state, by the path of the file they are over; not verified against any root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +138,8 @@ def read_folder(folder: Path) -> ReportInput:
     Raises:
         EvidenceError: a file is missing, too large, a link, or not what its name says.
     """
-    names = [*REQUIRED, *(name for name in OPTIONAL if (folder / name).exists())]
+    stamps = [token_path(path, number) for path in STAMPED for number in range(1, MAX_TOKENS + 1)]
+    names = [*REQUIRED, *(name for name in (*OPTIONAL, *stamps) if (folder / name).exists())]
     return from_files({name: read_file(folder, name) for name in names})
 
 
@@ -168,7 +175,17 @@ def from_files(files: Mapping[str, bytes]) -> ReportInput:
         digests={name: sha256_hex(files[name]) for name in DIGESTED if name in files},
         examiner_fingerprint=fingerprint(public_from_pem(examiner, what=paths.EXAMINER_KEY)) if examiner else "",
         certificate_sha256=certificate_digest(certificate) if certificate else "",
+        time_stamps={path: _stamped(files, path) for path in STAMPED},
     )
+
+
+def _stamped(files: Mapping[str, bytes], path: str) -> tuple[str, ...]:
+    tokens = tokens_among(files, path)
+    if not tokens:
+        return ()
+    if path not in files:
+        raise MalformedError(f"{path}: missing from the bundle")
+    return tuple(token.stamped_at for token in read_tokens(tokens, data=files[path]).values())
 
 
 def report_id(results_sha256: str) -> str:

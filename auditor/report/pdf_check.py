@@ -5,24 +5,39 @@ entire file.
 """
 
 import importlib.util
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from auditor.canonical import sha256_hex
-from auditor.errors import AuditorError, EvidenceError, MalformedError, MissingPartError, SealError, SignatureError
+from auditor.errors import (
+    AuditorError,
+    EvidenceError,
+    MalformedError,
+    MissingPartError,
+    SealError,
+    SignatureError,
+    TimestampError,
+)
 from auditor.evidence import manifest as paths
 from auditor.evidence.bundle import Bundle
+from auditor.evidence.timestamps import TokenState, response_of_token, verify_tokens
 from auditor.report.pdf import RESULTS_NAME, SEAL_NAME, file_identifier
 
 if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
     from pyhanko.pdf_utils.reader import PdfFileReader
 
+# It prints a stack trace for every time stamp whose root it was not given; those are verified below, by our rules.
+logging.getLogger("pyhanko.sign.validation.generic_cms").setLevel(logging.CRITICAL)
+
+WHAT = "report.pdf"
 MAX_NAME_TREE_NODES = 1000
 MAX_ATTACHMENTS = 16
 
 
-def check_pdf(bundle: Bundle) -> str:
+def check_pdf(bundle: Bundle, *, tsa_roots: Sequence["Certificate"] = ()) -> str:
     """Check a bundle's ``report.pdf`` as :func:`check_pdf_bytes` does, against the bundle's own files.
 
     Raises:
@@ -34,15 +49,26 @@ def check_pdf(bundle: Bundle) -> str:
         if name not in bundle.contents:
             raise MalformedError(f"{name}: missing from the bundle, so report.pdf cannot be what it claims to be")
     pdf, html, results, seal, certificate_pem = (bundle.contents[name] for name in names)
-    return check_pdf_bytes(pdf, html=html, results=results, seal=seal, certificate_pem=certificate_pem)
+    return check_pdf_bytes(
+        pdf, html=html, results=results, seal=seal, certificate_pem=certificate_pem, tsa_roots=tsa_roots
+    )
 
 
-def check_pdf_bytes(pdf: bytes, *, html: bytes, results: bytes, seal: bytes, certificate_pem: bytes) -> str:
+def check_pdf_bytes(
+    pdf: bytes,
+    *,
+    html: bytes,
+    results: bytes,
+    seal: bytes,
+    certificate_pem: bytes,
+    tsa_roots: Sequence["Certificate"] = (),
+) -> str:
     """Check a signed report against the files it was made from and return what was found, in one line.
 
     Checked: exactly one signature, intact and valid under the given certificate; it covers the entire file, with
     no later modification and none permitted; results.json and k.seal.json attached byte for byte and nothing else;
-    the file identifier is that of report.html. Not checked: who holds the certificate.
+    the file identifier is that of report.html; a time stamp in the signature, if any, is over it and, where roots are
+    given, verifies under them. Not checked: who holds the certificate.
 
     Raises:
         EvidenceError: any of these fails, or the file is not such a PDF.
@@ -50,8 +76,11 @@ def check_pdf_bytes(pdf: bytes, *, html: bytes, results: bytes, seal: bytes, cer
     """
     if importlib.util.find_spec("pyhanko") is None:
         raise MissingPartError("the PDF's signature cannot be checked: install pyhanko")
+    from pyhanko.pdf_utils.reader import PdfFileReader
+
     try:
-        return _check(pdf, html=html, results=results, seal=seal, certificate_pem=certificate_pem)
+        found = _check(pdf, html=html, results=results, seal=seal, certificate_pem=certificate_pem)
+        return f"{found}; {_check_time(PdfFileReader(BytesIO(pdf)), tsa_roots)}"
     except AuditorError:
         raise
     # A parser of hostile PDF may fail in any way; whatever it is, the file is not the report that was signed.
@@ -109,6 +138,28 @@ def _check_signature(reader: "PdfFileReader", certificate_pem: bytes) -> str:
     if signature.docmdp_level != MDPPerm.NO_CHANGES:
         raise SignatureError("report.pdf: the signature permits later changes")
     return sha256_hex(der)
+
+
+def _check_time(reader: "PdfFileReader", roots: Sequence["Certificate"]) -> str:
+    """Check the time stamp inside the signature by the rules of all other time stamps."""
+    signature = reader.embedded_signatures[0]
+    tokens = [
+        value.dump()
+        for attribute in signature.signer_info["unsigned_attrs"]
+        if attribute["type"].native == "signature_time_stamp_token"
+        for value in attribute["values"]
+    ]
+    if not tokens:
+        return "not independently time-stamped"
+    if len(tokens) > 1:
+        raise TimestampError(f"{WHAT}: its signature holds several time stamps")
+    signed = bytes(signature.signer_info["signature"].native)
+    (finding,) = verify_tokens({WHAT: response_of_token(tokens[0])}, data=signed, roots=roots)
+    if not roots:
+        return f"time stamp {finding.token.stamped_at} not verified, no root of a time authority was given"
+    if finding.state is not TokenState.VERIFIED:
+        raise TimestampError(f"{WHAT}: its time stamp {finding.reason}")
+    return f"time-stamped {finding.token.stamped_at}"
 
 
 def _attachments(reader: "PdfFileReader") -> Iterator[tuple[str, bytes]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from auditor.canonical import JsonValue
+from auditor.evidence import manifest as paths
 from auditor.evidence.custody import CustodyEvent
 from auditor.records import Design
 from auditor.report import view, wording
@@ -10,6 +11,7 @@ from auditor.report.inputs import ReportInput, Tree
 from auditor.report.text import clean, level, rate
 from auditor.report.view import Row, digest
 
+_STAMPED = {paths.SEAL: "seal", paths.HEAD_ENVELOPE: "transcript head"}
 _NAMED_IN_ENVIRONMENT = ("auditor", "python", "platform")
 
 
@@ -27,7 +29,7 @@ def identity(given: ReportInput, tree: Tree) -> dict[str, object]:
         Row(label="Suspect public"),
         Row(label="First record", value=_time(given.opened_at)),
         Row(label="Last record", value=_time(given.closed_at)),
-        Row(label="Time stamps", value="none; own clocks only"),
+        Row(label="Time stamps", value=_stamps_in_short(given)),
     )
     integrity = (
         Row(label="results.json, SHA-256", value=digest(given.digests.get("results.json", "")), code=True),
@@ -54,6 +56,23 @@ def identity(given: ReportInput, tree: Tree) -> dict[str, object]:
         "digests": [(name, digest(value)) for name, value in sorted(given.digests.items())],
         "declarations": [Row(label=label) for label in wording.DECLARATIONS],
     }
+
+
+def _stamps_in_short(given: ReportInput) -> str:
+    stamped = [name for path, name in _STAMPED.items() if given.time_stamps.get(path)]
+    return f"{' and '.join(stamped)}; see section 6" if stamped else "none; own clocks only"
+
+
+def _stamps(given: ReportInput) -> str:
+    """Say what tokens state; whether an authority is to be trusted is for the reader."""
+    told = [
+        f"{name} {', '.join(_time(moment) for moment in given.time_stamps[path])}"
+        for path, name in _STAMPED.items()
+        if given.time_stamps.get(path)
+    ]
+    if not told:
+        return "none: not independently time-stamped, all times rest on the clocks of owner and examiner"
+    return f"stated by tokens in the bundle: {'; '.join(told)}. Verify with: auditor check --tsa-root ROOT.pem"
 
 
 def _certificate(given: ReportInput) -> str:
@@ -129,7 +148,7 @@ def acquisition(given: ReportInput, tree: Tree) -> dict[str, object]:
         Row(label="Excluded after being asked", value="none: every issued question counts"),
         Row(label="Operator as recorded by the tool", value=_recorded(given.preamble, "operator")),
         Row(label="How the transcript was closed", value=clean(given.closed_reason) or "not closed"),
-        Row(label="Independent time stamps", value="none: all times rest on the clocks of owner and examiner"),
+        Row(label="Independent time stamps", value=_stamps(given)),
         Row(label="Clock", value=_recorded(given.preamble, "clock")),
     )  # fmt: skip
     return {

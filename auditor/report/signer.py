@@ -1,11 +1,13 @@
-"""Signs the PDF: PAdES baseline B-B, RSA-3072 with SHA-256, a certification that permits no later change.
+"""Signs the PDF: PAdES baseline B-B, or B-T where a time authority is named, with a certification against changes.
+
+RSA-3072 with SHA-256, because common PDF readers do not accept Ed25519.
 
 Without a certificate of their own, examiners sign with one that is made on first use. It shows that a file was not
 altered since the holder of that key signed it, and says in its own subject that nobody verified the holder's identity.
-RSA, because common PDF readers do not accept Ed25519.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from io import BytesIO
@@ -19,10 +21,14 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
 from auditor.canonical import sha256_hex
-from auditor.errors import UsageError
+from auditor.errors import MissingPartError, UsageError
 
 if TYPE_CHECKING:
     from pyhanko.sign.signers import SimpleSigner
+    from pyhanko.sign.timestamps import TimeStamper
+
+Exchange = Callable[[bytes], bytes]
+"""Sends a time-stamp query (DER) to an authority and returns its reply."""
 
 KEY_NAME = "report.key.pem"
 CERTIFICATE_NAME = "report.crt.pem"
@@ -134,8 +140,17 @@ def make_signer(*, now: datetime) -> ReportSigner:
     return ReportSigner(certificate=certificate, key=key)
 
 
-def sign_pdf(pdf: bytes, signer: ReportSigner) -> bytes:
-    """Return ``pdf`` with an invisible certification signature that permits no later change."""
+def sign_pdf(pdf: bytes, signer: ReportSigner, *, exchange: Exchange | None = None) -> bytes:
+    """Return ``pdf`` with an invisible certification signature that permits no later change.
+
+    Args:
+        pdf: the unsigned file.
+        signer: who signs.
+        exchange: sends a time-stamp query and returns the reply, which makes the signature PAdES B-T; None for B-B.
+
+    Raises:
+        MissingPartError: no time stamp could be had; signing without one still works.
+    """
     from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
     from pyhanko.sign import fields, signers
 
@@ -147,13 +162,34 @@ def sign_pdf(pdf: bytes, signer: ReportSigner) -> bytes:
         subfilter=fields.SigSeedSubFilter.PADES,
         reason="Report of an ownership examination, as generated",
     )
+    stamper = None if exchange is None else _stamper(exchange)
     out = BytesIO()
-    signers.PdfSigner(meta, _simple_signer(signer)).sign_pdf(IncrementalPdfFileWriter(BytesIO(pdf)), output=out)
+    made = signers.PdfSigner(meta, _simple_signer(signer), timestamper=stamper)
+    made.sign_pdf(IncrementalPdfFileWriter(BytesIO(pdf)), output=out)
     return out.getvalue()
 
 
+def _stamper(exchange: Exchange) -> "TimeStamper":
+    from asn1crypto import tsp  # type: ignore[import-untyped]
+    from pyhanko.sign.timestamps import TimeStamper, TimestampRequestError
+
+    class Authority(TimeStamper):
+        """Sends pyHanko's queries through the caller's own connection, with its limits."""
+
+        async def async_request_tsa_response(self, req: tsp.TimeStampReq) -> tsp.TimeStampResp:
+            return tsp.TimeStampResp.load(exchange(req.dump()), strict=True)
+
+        async def async_timestamp(self, message_digest: bytes, md_algorithm: str) -> object:
+            try:
+                return await super().async_timestamp(message_digest, md_algorithm)
+            except (TimestampRequestError, ValueError, TypeError, KeyError) as error:
+                raise MissingPartError(f"the authority's reply is no time stamp ({type(error).__name__})") from error
+
+    return Authority()  # type: ignore[no-untyped-call]
+
+
 def _simple_signer(signer: ReportSigner) -> "SimpleSigner":
-    from asn1crypto import keys  # type: ignore[import-untyped]
+    from asn1crypto import keys
     from asn1crypto import x509 as asn1_x509
     from pyhanko.sign.signers import SimpleSigner
     from pyhanko_certvalidator.registry import SimpleCertificateStore

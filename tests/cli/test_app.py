@@ -8,7 +8,7 @@ from auditor import __version__
 from auditor.cli.app import AuditorGroup, app
 from auditor.errors import AuditorError, EvidenceError, InterruptedAuditError, TrainingError, UsageError
 
-COMMANDS = ("demo", "train", "serve", "attack", "verify", "check", "plan", "report")
+COMMANDS = ("demo", "train", "serve", "attack", "verify", "check", "stamp", "plan", "report")
 
 
 def test_version():

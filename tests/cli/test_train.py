@@ -1,6 +1,7 @@
 import json
 import stat
 
+import authorities
 import numpy as np
 import pytest
 import typer
@@ -11,6 +12,7 @@ from auditor.cli.train import train
 from auditor.errors import SuspectLoadError, TrainingError, UsageError
 from auditor.evidence.keyset import open_sealed
 from auditor.evidence.signing import SigningKey
+from auditor.evidence.timestamps import TokenState, verify_tokens
 from auditor.models import labels_of, load_model
 
 app = typer.Typer()
@@ -152,3 +154,16 @@ def test_attack_refuses_what_it_cannot_use(owner, tmp_path):
     ):
         assert isinstance(run("attack", *arguments).exception, error)
     assert not (tmp_path / "o").exists()
+
+
+def test_a_time_authority_stamps_the_seal(tmp_path):
+    authority = authorities.Authority(tmp_path / "tsa")
+    folder = tmp_path / "o"
+    with authorities.serving(authority.reply) as url:
+        run("train", "wrong-label", "--data", "digits", "--out", folder, "--epochs", 1, "--no-twin", "--tsa", url)
+    (finding,) = verify_tokens(
+        {"k.seal.1.tsr": (folder / "k.seal.1.tsr").read_bytes()},
+        data=(folder / "k.seal.json").read_bytes(),
+        roots=authority.roots,
+    )
+    assert finding.state is TokenState.VERIFIED

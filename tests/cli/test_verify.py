@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 
+import authorities
 import numpy as np
 import pytest
 from cases import KINDS, innocent, marked, seal_keys, small_protocol
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 from web import faulty, free_port, running, sends, wait_until
 
 from auditor.cli.app import app
+from auditor.evidence.signing import SigningKey
 from auditor.evidence.transcript import read_transcript
 from auditor.records import SampleKind
 from auditor.serving import AnswerMode, create_app
@@ -282,3 +285,30 @@ def test_refusing_keys_only_is_obstructed(keyset, tmp_path):
         done = run("--keyset", keyset, "--endpoint", url, "--out", tmp_path / "a", "--batch-size", "1")
     assert done.exit_code == 4, done.output
     assert done.stdout.startswith("inconclusive (obstructed)")
+
+
+def test_time_stamps_and_an_examiners_own_key(keyset, tmp_path):
+    authority = authorities.Authority(tmp_path / "tsa")
+    key = SigningKey.generate()
+    key.write_pem(tmp_path / "examiner.pem")
+    options = ["--out", tmp_path / "a", "--examiner-key", tmp_path / "examiner.pem"]
+    with running(service(marked)) as url, authorities.serving(authority.reply) as tsa:
+        done = run("--keyset", keyset, "--endpoint", url, *options, "--tsa", tsa)
+    assert done.exit_code == 0, done.output
+    # The seal was not stamped, and the step that needs it says so instead of passing.
+    options = ["--tsa-root", str(authority.root_path), "--examiner-key", key.fingerprint, "--json"]
+    steps = json.loads(CliRunner().invoke(app, ["check", str(tmp_path / "a"), *options]).stdout)["steps"]
+    assert steps[4]["outcome"] == "NOT CHECKED"
+    assert steps[4]["detail"].startswith("seal not independently time-stamped; transcript head 20")
+    assert all(step["outcome"] != "FAIL" for step in steps)
+
+
+def test_a_seal_stamped_in_the_future_is_refused_before_anything_is_asked(keyset, tmp_path):
+    authority = authorities.Authority(tmp_path / "tsa")
+    token = authority.stamp((tmp_path / "k.seal.json").read_bytes(), datetime.now(UTC) + timedelta(hours=1))
+    (tmp_path / "k.seal.1.tsr").write_bytes(token)
+    with running(service(marked)) as url:
+        done = run("--keyset", keyset, "--endpoint", url, "--out", tmp_path / "a")
+    assert done.exit_code == 2
+    assert "clocks" in only_line(done)
+    assert not (tmp_path / "a").exists()

@@ -157,6 +157,8 @@ def make_bundle(
     batch_size: int = 8,
     n_asked: int | None = None,
     report: bytes | None = b"<!doctype html><title>report</title>\n",
+    stamp: bundle_files.Stamp = bundle_files.no_stamp,
+    stamp_seal: bundle_files.Stamp = bundle_files.no_stamp,
 ) -> Made:
     """Make a finished, signed bundle in ``folder``.
 
@@ -168,13 +170,17 @@ def make_bundle(
         batch_size: questions per batch; the second batch stays without an answer.
         n_asked: number of questions; stage 1 by default.
         report: bytes of ``report.html``, or None for a bundle without a report.
+        stamp: time-stamps transcript head and manifest.
+        stamp_seal: time-stamps the seal.
     """
     protocol = protocol or small_protocol()
     owner, examiner, clock = SigningKey.generate(), SigningKey.generate(), Clock()
     opened = an_opened_keyset(owner, protocol, spec=spec)
-    bundle_files.create(folder, seal_envelope=opened.envelope, environment=ENVIRONMENT)
+    tokens = stamp_seal(opened.envelope)
+    bundle_files.create(folder, seal_envelope=opened.envelope, environment=ENVIRONMENT, seal_tokens=tokens)
     n_asked = opening_length(protocol) if n_asked is None else n_asked
     ask_table(folder, opened, clock, stolen=stolen, batch_size=batch_size, n_asked=n_asked)
+    bundle_files.write_head(folder, examiner=examiner, clock=clock, stamp=stamp)
     samples = {sample.index: sample for sample in opened.keys.samples}
     results = recompute_results(
         seal=opened.seal,
@@ -186,5 +192,5 @@ def make_bundle(
     bundle_files.write_findings(folder, opened=opened, asked=asked, results=results, clock=clock, examiner=examiner)
     if report is not None:
         (folder / "report.html").write_bytes(report)
-    bundle_files.write_manifest(folder, examiner=examiner, clock=clock)
+    bundle_files.write_manifest(folder, examiner=examiner, clock=clock, stamp=stamp)
     return Made(folder=folder, opened=opened, owner=owner, examiner=examiner)

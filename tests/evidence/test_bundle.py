@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 
+import authorities
 import bundles
 import pytest
 
@@ -61,26 +62,53 @@ def test_raw_bodies_are_kept_once_under_their_digest(tmp_path):
     assert [path.name for path in (tmp_path / "raw").iterdir()] == [sha256_hex(b"body")]
 
 
-def test_instructions_by_hand_work(made):
-    """Runs every indented command of CHECK.txt but the first, which is this package's own."""
+def run_by_hand(made, **environment):
+    """Run every indented command of CHECK.txt but the first, which is this package's own."""
     text = (made.folder / "CHECK.txt").read_text()
     assert made.owner.fingerprint in text
     commands = [line.strip() for line in text.splitlines() if line.startswith("    ")]
     assert commands[0].startswith("auditor check")
     before = sorted(os.listdir(made.folder))
     script = "set -eo pipefail\n" + "\n".join(commands[1:])
-    done = subprocess.run(["bash", "-c", script], cwd=made.folder, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=made.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | environment,
+    )
     assert sorted(os.listdir(made.folder)) == before
-    lines = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+def test_instructions_by_hand_verify_time_stamps(tmp_path):
+    authority = authorities.Authority(tmp_path / "tsa")
+
+    def stamp(data):
+        return (authority.stamp(data),)
+
+    made = bundles.make_bundle(tmp_path / "bundle", stamp=stamp, stamp_seal=stamp)
+    lines = run_by_hand(made, ROOTS=str(authority.root_path))
+    assert lines.count("Verification: OK") == 3
+    told = [line.split()[0] for line in lines[-3:]]
+    assert told == ["k.seal.1.tsr", "transcript.head.1.tsr", "manifest.1.tsr"]
+
+
+def test_instructions_by_hand_work(made):
+    lines = run_by_hand(made)
     n_files = len(read_bundle(made.folder).entries)
     assert [line for line in lines if line.endswith(": OK")] == lines[:n_files]
-    verified, told, manifest, owner_verified, owner, examiner, chain, head = lines[n_files:]
+    verified, told, manifest, owner_verified, owner, examiner, chain, head, *rest = lines[n_files:]
     assert "Verified Successfully" in verified
     assert told == manifest.split()[0]
     assert "Verified Successfully" in owner_verified
     assert owner.split()[0] == made.owner.fingerprint
     assert examiner.split()[0] == made.examiner.fingerprint
     assert chain == f"chain intact {head}"
+    signed, head_verified, transcript = rest
+    assert "Verified Successfully" in head_verified
+    assert signed == transcript.split()[0]
 
 
 def change_file(made, name, data):

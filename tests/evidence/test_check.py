@@ -9,6 +9,7 @@ import pytest
 
 from auditor.canonical import canonical_bytes, sha256_hex
 from auditor.errors import EvidenceError, MissingPartError, SealError, SuspectError
+from auditor.evidence import bundle as bundle_files
 from auditor.evidence.bundle import certificate_digest, list_files
 from auditor.evidence.check import CheckOutcome, CheckReport, CheckStep, check_bundle
 from auditor.evidence.manifest import Endorsement, Entry, manifest_bytes, sign_manifest
@@ -53,6 +54,10 @@ def resign(made) -> None:
     manifest = manifest_bytes({p: Entry(path=p, size=len(d), sha256=sha256_hex(d)) for p, d in data.items()})
     try:
         head = read_transcript(data["transcript.jsonl"]).head
+        (made.folder / "transcript.head.dsse.json").unlink()
+        bundle_files.write_head(made.folder, examiner=made.examiner, clock=lambda: bundles.START)
+        data = {path: (made.folder / path).read_bytes() for path, _ in list_files(made.folder)}
+        manifest = manifest_bytes({p: Entry(path=p, size=len(d), sha256=sha256_hex(d)) for p, d in data.items()})
     except EvidenceError:
         head = "00" * 32
     certificate = data.get("certs/report.crt.pem")

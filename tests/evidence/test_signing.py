@@ -7,6 +7,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import pkcs12
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from securesystemslib.dsse import Envelope
@@ -229,6 +230,43 @@ def test_openssl_reads_the_private_key_and_agrees_on_the_fingerprint(tmp_path):
 def pem_of(key, *, password=None) -> bytes:
     encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+
+
+def pkcs12_of(key, password: bytes | None) -> bytes:
+    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    return pkcs12.serialize_key_and_certificates(b"owner", key, None, None, encryption)
+
+
+def test_encrypted_keys_open_with_their_passphrase_only():
+    key = Ed25519PrivateKey.generate()
+    expected = SigningKey(key).fingerprint
+    pem, p12 = pem_of(key, password=b"sesame"), pkcs12_of(key, b"sesame")
+    assert SigningKey.from_pem(pem, passphrase=b"sesame").fingerprint == expected
+    assert SigningKey.from_pkcs12(p12, passphrase=b"sesame").fingerprint == expected
+    # A passphrase in the environment does not stand in the way of a key that needs none.
+    assert SigningKey.from_pem(pem_of(key), passphrase=b"sesame").fingerprint == expected
+    for passphrase in (None, b"", b"wrong"):
+        with pytest.raises(MalformedError) as caught:
+            SigningKey.from_pem(pem, passphrase=passphrase)
+        assert "wrong" not in str(caught.value)
+        with pytest.raises(MalformedError):
+            SigningKey.from_pkcs12(p12, passphrase=passphrase)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"junk",
+        bytes(70_000),
+        pkcs12_of(rsa.generate_private_key(65537, 2048), b"sesame"),
+        pkcs12_of(Ed25519PrivateKey.generate(), b"sesame")[:-30],
+    ],
+    ids=["empty", "junk", "large", "RSA", "cut"],
+)
+def test_unusable_pkcs12_files(data):
+    with pytest.raises(MalformedError):
+        SigningKey.from_pkcs12(data, passphrase=b"sesame")
 
 
 @pytest.mark.parametrize(
