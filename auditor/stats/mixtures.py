@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from auditor.stats.sequential import (
     Floats,
@@ -77,7 +76,7 @@ def grid_log_e(hits: npt.ArrayLike, trials: npt.ArrayLike, *, null_rate: float, 
     if not points:
         raise ValueError("the grid needs a rate above the null rate")
     ratios = np.stack([ratio_log_e(hits, trials, null_rate=null_rate, rate=rate) for rate in points])
-    return np.asarray(special.logsumexp(ratios, axis=0) - math.log(len(points)), dtype=np.float64)
+    return np.asarray(np.logaddexp.reduce(ratios, axis=0) - math.log(len(points)), dtype=np.float64)
 
 
 def evidence_boundary(evidence: Evidence, *, log_threshold: float, cap: int) -> Integers:

@@ -154,7 +154,7 @@ def soft_factors(log_scores: Sequence[float], *, natural: int, drawn: int, power
     if np.isneginf(candidates).all():
         return np.zeros(len(powers))
     g = np.asarray(powers, dtype=np.float64)[:, None]
-    mean = special.logsumexp(g * candidates[None, :], axis=1) - math.log(len(candidates))
+    mean = np.logaddexp.reduce(g * candidates[None, :], axis=1) - math.log(len(candidates))
     return np.asarray(g[:, 0] * values[drawn] - mean, dtype=np.float64)
 
 
@@ -232,7 +232,9 @@ def _synthetic_factors(generator: np.random.Generator, boosts: Floats, n_classes
     logits = generator.standard_normal((*boosts.shape, n_classes - 1))
     logits[..., 0] += boosts
     if soft:
-        parts = [g * logits[..., 0] - special.logsumexp(g * logits, axis=-1) + math.log(n_classes - 1) for g in POWERS]
+        parts = [
+            g * logits[..., 0] - np.logaddexp.reduce(g * logits, axis=-1) + math.log(n_classes - 1) for g in POWERS
+        ]
         return np.stack(parts, axis=-1)
     above = (logits[..., 1:] > logits[..., :1]).sum(axis=-1)
     return np.stack([np.log(rank_weights(n_classes - 1, slope))[above] for slope in SLOPES], axis=-1)
@@ -241,7 +243,7 @@ def _synthetic_factors(generator: np.random.Generator, boosts: Floats, n_classes
 def _mixture_path(log_factors: Floats) -> Floats:
     # Shape (audits, keys, weightings) to (audits, keys).
     products = np.cumsum(log_factors, axis=1)
-    return np.asarray(special.logsumexp(products, axis=2) - math.log(products.shape[2]), dtype=np.float64)
+    return np.asarray(np.logaddexp.reduce(products, axis=2) - math.log(products.shape[2]), dtype=np.float64)
 
 
 def _check_labels(n_classes: int, natural: int, drawn: int) -> None:

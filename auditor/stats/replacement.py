@@ -34,7 +34,7 @@ def log_e_without_replacement(*, trials: int, keys: int, null_total: int) -> Flo
     hits = np.arange(trials + 1)
     alternatives = np.arange(null_total + 1, keys + 1)[:, None]
     null = _log_pmf(hits, trials, keys, np.asarray(null_total))
-    mixture = special.logsumexp(_log_pmf(hits, trials, keys, alternatives), axis=0) - math.log(len(alternatives))
+    mixture = np.logaddexp.reduce(_log_pmf(hits, trials, keys, alternatives), axis=0) - math.log(len(alternatives))
     impossible = np.isneginf(null)
     value = mixture - np.where(impossible, 0.0, null)
     return np.asarray(np.where(np.isneginf(mixture), -np.inf, np.where(impossible, np.inf, value)), dtype=np.float64)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 MIN_BANK = 5
 """Fewest models of a bank, each trained independently."""
@@ -44,9 +45,9 @@ def bank_ratio(score: float, *, derived: Sequence[float], independent: Sequence[
         raise ValueError(f"each bank needs at least {MIN_BANK} scores that are not all equal")
     from scipy.stats import gaussian_kde
 
-    logs = [float(gaussian_kde(bank).logpdf(score)[0]) for bank in values]
+    logs = [_log_density(score, bank, math.sqrt(float(gaussian_kde(bank).covariance[0, 0]))) for bank in values]
     high, low = math.log10(len(independent) + 1), -math.log10(len(derived) + 1)
-    log10_lr = 0.0 if all(map(math.isinf, logs)) else (logs[0] - logs[1]) / math.log(10)
+    log10_lr = (logs[0] - logs[1]) / math.log(10)
     held = min(max(log10_lr, low), high)
     return ScoreRatio(
         log10_lr=held,
@@ -54,6 +55,12 @@ def bank_ratio(score: float, *, derived: Sequence[float], independent: Sequence[
         limited=held != log10_lr,
         basis=f"scores of {len(derived)} derived and {len(independent)} independent models",
     )
+
+
+def _log_density(score: float, bank: npt.NDArray[np.float64], bandwidth: float) -> float:
+    # In log space, where the library's density underflows far from the bank.
+    kernels = -0.5 * ((score - bank) / bandwidth) ** 2
+    return float(np.logaddexp.reduce(kernels)) - math.log(bank.size * bandwidth * math.sqrt(2.0 * math.pi))
 
 
 def p_value_ceiling(log10_p: float) -> ScoreRatio:
