@@ -96,27 +96,15 @@ def test_default_with_futility(row: dict[str, str]) -> None:
         assert got.mean == pytest.approx(float(row[column]), abs=DIGIT), column
 
 
-def optimum_cell(row: dict[str, str]) -> None:
+@pytest.mark.parametrize("row", CELLS, ids=name)
+def test_exact_optimum(row: dict[str, str]) -> None:
     alpha, null_rate, rate = rates(row)
     for power, column in ((0.95, "opt95"), (0.99, "opt99")):
         got = optimum.least_mean(alpha=alpha, power=power, rate=rate, null_rate=null_rate)
         assert got == pytest.approx(float(row[column]), abs=DIGIT)
         limit = queries.information_limit(alpha=alpha, power=power, rate=rate, null_rate=null_rate)
-        assert limit - 1e-3 <= got
-
-
-QUICK = [row for row in CELLS if float(row["opt99"]) < 10.5 and row["alpha"] != "0.001"]
-
-
-@pytest.mark.parametrize("row", QUICK, ids=name)
-def test_exact_optimum(row: dict[str, str]) -> None:
-    optimum_cell(row)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("row", [row for row in CELLS if row not in QUICK], ids=name)
-def test_exact_optimum_of_the_other_cells(row: dict[str, str]) -> None:
-    optimum_cell(row)
+        design = queries.sprt_design(alpha=alpha, power=power, rate=rate, null_rate=null_rate)
+        assert limit - 1e-3 <= got <= queries.sprt_operating(design, rate=rate, cap=900).mean + 1e-6
 
 
 @pytest.mark.parametrize("row", DRAWN, ids=name)
