@@ -219,21 +219,7 @@ def _as_json(
         "futility": decimal_string(question.futility),
         "information_limit": decimal_string(result.limit),
         "optimum": _optional(result.optimum),
-        "procedures": [
-            {
-                "name": row.name,
-                "rule": row.rule,
-                "mean": _optional(row.mean),
-                "median": row.median,
-                "q95": row.q95,
-                "q99": row.q99,
-                "ratio_to_limit": _optional(row.ratio_to(result.limit)),
-                "keys_for_power": row.keys_for_power,
-                "false_claim_log10": _optional(row.false_claim_log10),
-                "innocent_mean": decimal_string(row.innocent_mean),
-            }
-            for row in result.procedures
-        ],
+        "procedures": [_procedure_json(row, result.limit) for row in result.procedures],
         "with_keys": None
         if held is None
         else {
@@ -257,6 +243,21 @@ def _as_json(
             }
             for line in after
         ],
+    }
+
+
+def _procedure_json(row: "ProcedureForecast", limit: float) -> dict[str, JsonValue]:
+    return {
+        "name": row.name,
+        "rule": row.rule,
+        "mean": _optional(row.mean),
+        "median": row.median,
+        "q95": row.q95,
+        "q99": row.q99,
+        "ratio_to_limit": _optional(row.ratio_to(limit)),
+        "keys_for_power": row.keys_for_power,
+        "false_claim_log10": _optional(row.false_claim_log10),
+        "innocent_mean": decimal_string(row.innocent_mean),
     }
 
 
