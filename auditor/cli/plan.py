@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from math import isinf, log10
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ from auditor.cli import console
 
 if TYPE_CHECKING:
     from auditor.stats.forecast import Forecast, ProcedureForecast, Question
+    from auditor.stats.losses import LossForecast
     from auditor.stats.sequential import Operating
 
 FUTILITY = 0.01
@@ -21,6 +23,13 @@ class PlanScheme(StrEnum):
 
     NEW_LABEL = "new-label"
     WRONG_LABEL = "wrong-label"
+
+
+class PlanAnswers(StrEnum):
+    """What the suspect reveals about each key."""
+
+    LABELS = "labels"
+    SCORES = "scores"
 
 
 DEFAULT_NULL_RATE = {PlanScheme.NEW_LABEL: 0.07, PlanScheme.WRONG_LABEL: 1 / 9}
@@ -47,34 +56,58 @@ def plan(
     power: Annotated[float, typer.Option(help="Probability of recognising a copy, in (0, 1).")] = 0.99,
     p_min: Annotated[float, typer.Option(help="Smallest hit rate the audit promises to detect.")] = 0.3,
     keys: Annotated[int | None, typer.Option(help="Forecast the default procedure with this many keys.")] = None,
+    answers: Annotated[
+        PlanAnswers, typer.Option(help="What the suspect reveals; scores add the rank tests (wrong-label only).")
+    ] = PlanAnswers.LABELS,
+    classes: Annotated[int, typer.Option(help="Classes of the task, at least 3.")] = 10,
+    dilution: Annotated[
+        float, typer.Option(help="Share of its answers that the suspect gives at random, in [0, 1).")
+    ] = 0.0,
+    attack_loss: Annotated[
+        list[float] | None,
+        typer.Option(help="Share of the hits an attack takes, in [0, 1); may be given several times."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the number of keys against power: FILE.svg or .png.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
 ) -> None:
     """Forecast how many paid queries an audit needs, for each procedure, next to the limit no test can beat.
 
     The last line says how many keys to seal for the demanded power.
     """
-    from auditor.stats.forecast import LabelSpace, Question, forecast
+    from auditor.stats.forecast import AnswerKind, LabelSpace, Question, forecast
+    from auditor.stats.losses import diluted_rate, losses
 
+    labels = LabelSpace(scheme.value)
     try:
+        if plot is not None and plot.suffix not in (".svg", ".png"):
+            raise ValueError("the plot must be a .svg or a .png file")
         question = Question(
-            labels=LabelSpace(scheme.value),
-            rate=p,
+            labels=labels,
+            rate=diluted_rate(rate=p, dilution=dilution, labels=labels, classes=classes),
             null_rate=DEFAULT_NULL_RATE[scheme] if null_rate is None else null_rate,
             alpha=alpha,
             power=power,
             p_min=p_min,
             futility=FUTILITY,
+            answers=AnswerKind(answers.value),
+            classes=classes,
+            dilution=dilution,
         )
-        result = forecast(question, keys=keys)
+        result = forecast(question, keys=keys, optimum=True)
+        after = losses(question, attack_loss or [])
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    if plot is not None:
+        from auditor.cli.plan_plot import draw
+
+        draw(plot, question, result)
     if json:
-        console.print_json(_as_json(question, result, keys=keys))
+        console.print_json(_as_json(question, result, after, keys=keys, rate=p, dilution=dilution))
     else:
-        _show(question, result, keys=keys)
+        _show(question, result, after, keys=keys)
 
 
-def _show(question: "Question", result: "Forecast", *, keys: int | None) -> None:
+def _show(question: "Question", result: "Forecast", after: "tuple[LossForecast, ...]", *, keys: int | None) -> None:
     console.say(
         f"{question.labels.value}: hit rate p = {question.rate:g}, null rate = {question.null_rate:.3g}, "
         f"alpha = {question.alpha:g}, power = {question.power:g}"
@@ -82,6 +115,8 @@ def _show(question: "Question", result: "Forecast", *, keys: int | None) -> None
     console.say(
         f"information limit: {result.limit:.2f} queries on average; no test of this level and power needs fewer"
     )
+    if result.optimum is not None:
+        console.say(f"exact optimum: {result.optimum:.2f} queries for a test made for exactly these rates")
     columns = (
         "procedure",
         "claims at",
@@ -104,6 +139,8 @@ def _show(question: "Question", result: "Forecast", *, keys: int | None) -> None
             console.say(
                 f"{row.name}: does not keep the level at this null rate; sound only if innocent models never hit"
             )
+    for line in after:
+        console.say(_loss_line(line, power=question.power))
     if result.with_keys is not None:
         console.say(_with_keys_line(result.with_keys, keys=keys))
     console.say(_last_line(question, result))
@@ -132,6 +169,20 @@ def _with_keys_line(operating: "Operating", *, keys: int | None) -> str:
     )
 
 
+def _loss_line(line: "LossForecast", *, power: float) -> str:
+    from auditor.stats.forecast import MAX_KEYS
+
+    head = f"after losing {100 * line.loss:g} % of the hits (p = {line.rate:.3g}): "
+    if line.default is None:
+        return head + "not above the null rate, no test can work"
+    if line.default.keys_for_power is None:
+        return head + f"no number of keys up to {MAX_KEYS} gives power {power:g}"
+    return head + (
+        f"seal at least {line.default.keys_for_power} keys; "
+        f"{_rounded(line.default.mean)} queries expected, 99 % within {_count(line.default.q99)}"
+    )
+
+
 def _last_line(question: "Question", result: "Forecast") -> str:
     from auditor.stats.forecast import MAX_KEYS
 
@@ -143,33 +194,32 @@ def _last_line(question: "Question", result: "Forecast") -> str:
     return f"seal at least {result.keys_for_power} keys for power {question.power:g}"
 
 
-def _as_json(question: "Question", result: "Forecast", *, keys: int | None) -> dict[str, JsonValue]:
+def _as_json(
+    question: "Question",
+    result: "Forecast",
+    after: "tuple[LossForecast, ...]",
+    *,
+    keys: int | None,
+    rate: float,
+    dilution: float,
+) -> dict[str, JsonValue]:
     held = result.with_keys
     return {
         "schema": "mlaudit.plan/1",
         "scheme": question.labels.value,
-        "p": decimal_string(question.rate),
+        "p": decimal_string(rate),
+        "dilution": decimal_string(dilution),
+        "effective_p": decimal_string(question.rate),
+        "answers": question.answers.value,
+        "classes": question.classes,
         "null_rate": decimal_string(question.null_rate),
         "alpha": decimal_string(question.alpha),
         "power": decimal_string(question.power),
         "p_min": decimal_string(question.p_min),
         "futility": decimal_string(question.futility),
         "information_limit": decimal_string(result.limit),
-        "procedures": [
-            {
-                "name": row.name,
-                "rule": row.rule,
-                "mean": _optional(row.mean),
-                "median": row.median,
-                "q95": row.q95,
-                "q99": row.q99,
-                "ratio_to_limit": _optional(row.ratio_to(result.limit)),
-                "keys_for_power": row.keys_for_power,
-                "false_claim_log10": _optional(row.false_claim_log10),
-                "innocent_mean": decimal_string(row.innocent_mean),
-            }
-            for row in result.procedures
-        ],
+        "optimum": _optional(result.optimum),
+        "procedures": [_procedure_json(row, result.limit) for row in result.procedures],
         "with_keys": None
         if held is None
         else {
@@ -183,6 +233,31 @@ def _as_json(question: "Question", result: "Forecast", *, keys: int | None) -> d
             "q99": held.q99,
         },
         "seal_at_least": result.keys_for_power,
+        "after_losses": [
+            {
+                "loss": decimal_string(line.loss),
+                "p": decimal_string(line.rate),
+                "mean": None if line.default is None else _optional(line.default.mean),
+                "q99": None if line.default is None else line.default.q99,
+                "seal_at_least": None if line.default is None else line.default.keys_for_power,
+            }
+            for line in after
+        ],
+    }
+
+
+def _procedure_json(row: "ProcedureForecast", limit: float) -> dict[str, JsonValue]:
+    return {
+        "name": row.name,
+        "rule": row.rule,
+        "mean": _optional(row.mean),
+        "median": row.median,
+        "q95": row.q95,
+        "q99": row.q99,
+        "ratio_to_limit": _optional(row.ratio_to(limit)),
+        "keys_for_power": row.keys_for_power,
+        "false_claim_log10": _optional(row.false_claim_log10),
+        "innocent_mean": decimal_string(row.innocent_mean),
     }
 
 

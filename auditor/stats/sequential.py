@@ -107,10 +107,11 @@ class Operating:
         return _first_reaching(self.decided_by, probability)
 
 
-def log_e(hits: npt.ArrayLike, trials: npt.ArrayLike, null_rate: float) -> Floats:
+def log_e(hits: npt.ArrayLike, trials: npt.ArrayLike, null_rate: float, *, prior: float = _PRIOR) -> Floats:
     """Return the natural log of the evidence after ``hits`` in ``trials`` against "rate ≤ ``null_rate``".
 
-    Works elementwise on arrays that broadcast; plain numbers give a 0-d array.
+    Works elementwise on arrays that broadcast; plain numbers give a 0-d array. ``prior`` is both parameters of the
+    Beta mixture: 0.5 is the default test, 1 the uniform mixture.
 
     Raises:
         ValueError: counts that cannot be, or a null rate outside (0, 1).
@@ -119,14 +120,14 @@ def log_e(hits: npt.ArrayLike, trials: npt.ArrayLike, null_rate: float) -> Float
     k, n = np.broadcast_arrays(np.asarray(hits, dtype=np.float64), np.asarray(trials, dtype=np.float64))
     if np.any(k < 0) or np.any(k > n):
         raise ValueError("hits must lie between 0 and trials")
-    upper = np.asarray(special.betaincc(k + _PRIOR, n - k + _PRIOR, null_rate), dtype=np.float64)
+    upper = np.asarray(special.betaincc(k + prior, n - k + prior, null_rate), dtype=np.float64)
     representable = upper > _SMALLEST_DIRECT
-    weight = np.log(np.where(representable, upper, 1.0)) - math.log(special.betaincc(_PRIOR, _PRIOR, null_rate))
-    mixture = special.betaln(k + _PRIOR, n - k + _PRIOR) - special.betaln(_PRIOR, _PRIOR)
+    weight = np.log(np.where(representable, upper, 1.0)) - math.log(special.betaincc(prior, prior, null_rate))
+    mixture = special.betaln(k + prior, n - k + prior) - special.betaln(prior, prior)
     null = k * math.log(null_rate) + (n - k) * math.log1p(-null_rate)
     value = np.asarray(mixture + weight - null, dtype=np.float64)
     if not np.all(representable):
-        value = np.where(representable, value, _log_e_tail(k, n, null_rate, ~representable))
+        value = np.where(representable, value, _log_e_tail(k, n, null_rate, ~representable, prior))
     # Every likelihood ratio in the mixture is at most one here; rounding must not turn that into evidence.
     return np.asarray(np.where(k <= n * null_rate, np.minimum(value, 0.0), value), dtype=np.float64)
 
@@ -244,6 +245,17 @@ def boundary_operating(*, rate: float, reject_from: Integers, continue_from: Int
     if not 0.0 <= rate <= 1.0:
         raise ValueError("rate must lie in [0, 1]")
     reject, futile, alive = _forward(rate, reject_from, continue_from)
+    return operating_from_laws(reject=reject, futile=futile, alive=alive)
+
+
+def operating_from_laws(*, reject: Floats, futile: Floats, alive: Floats) -> Operating:
+    """Return the summary of a rule from its per-query laws, entries 0 … cap.
+
+    Args:
+        reject: probability of a rejection at exactly n keys.
+        futile: probability of a futility stop at exactly n keys.
+        alive: probability that the n-th key is asked.
+    """
     reject_by, futile_by = np.cumsum(reject), np.cumsum(futile)
     by = tuple(float(x) for x in np.minimum(reject_by, 1.0))
     return Operating(
@@ -307,20 +319,20 @@ def _first_reaching(by: Sequence[float], probability: float) -> int | None:
     return next((n for n, reached in enumerate(by) if reached >= probability - _TIE), None)
 
 
-def _log_e_tail(k: Floats, n: Floats, null_rate: float, where: npt.NDArray[np.bool_]) -> Floats:
+def _log_e_tail(k: Floats, n: Floats, null_rate: float, where: npt.NDArray[np.bool_], prior: float) -> Floats:
     # The mixture's weight above the null rate is below double precision. Its leading factor cancels against the null
     # likelihood, which leaves a hypergeometric series with positive terms and ratios below one.
     value = np.zeros(k.shape)
     constant = (
-        _PRIOR * (math.log(null_rate) + math.log1p(-null_rate))
-        - float(special.betaln(_PRIOR, _PRIOR))
-        - math.log(special.betaincc(_PRIOR, _PRIOR, null_rate))
+        prior * (math.log(null_rate) + math.log1p(-null_rate))
+        - float(special.betaln(prior, prior))
+        - math.log(special.betaincc(prior, prior, null_rate))
     )
     for index in np.ndindex(k.shape):
         if not where[index]:
             continue
-        b = float(n[index] - k[index]) + _PRIOR
-        total = float(n[index]) + 2 * _PRIOR
+        b = float(n[index] - k[index]) + prior
+        total = float(n[index]) + 2 * prior
         series, term, j = 1.0, 1.0, 0
         while term > series * 1e-17:
             term *= (1.0 - null_rate) * (total + j) / (b + 1.0 + j)

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -91,6 +92,13 @@ def test_impossible_claims_have_no_logarithm_in_json() -> None:
         "--scheme new-label --power 1",
         "--scheme new-label --p-min 0",
         "--scheme new-label --keys 0",
+        "--scheme new-label --answers scores",
+        "--scheme wrong-label --answers guesses",
+        "--scheme wrong-label --classes 2",
+        "--scheme wrong-label --dilution 1",
+        "--scheme wrong-label --dilution nan",
+        "--scheme wrong-label --attack-loss 1.5",
+        "--scheme wrong-label --plot plan.pdf",
         "--scheme new-label --keys 2.5",
         "--scheme new-label --keys 99999999",
     ],
@@ -101,6 +109,48 @@ def test_bad_values_are_usage_errors(arguments: str) -> None:
     assert result.stdout == ""
     assert result.stderr != ""
     assert "Traceback" not in result.stderr
+
+
+def test_scores_add_the_rank_tests() -> None:
+    arguments = "--scheme wrong-label --p 0.3 --null-rate 0.1 --answers scores --json"
+    by_name = {row["name"]: row for row in json.loads(invoke(arguments).stdout)["procedures"]}
+    assert float(by_name["ranks (simulated)"]["mean"]) < float(by_name["default e-process"]["mean"]) / 5
+    assert by_name["probabilities (simulated)"]["keys_for_power"] < 20
+    assert "ranks (simulated)" not in invoke("--scheme wrong-label --p 0.5").stdout
+
+
+def test_dilution_lowers_the_rate_in_every_forecast() -> None:
+    diluted = json.loads(invoke("--scheme new-label --p 0.8 --dilution 0.5 --null-rate 0.1 --json").stdout)
+    plain = json.loads(invoke("--scheme new-label --p 0.4 --null-rate 0.1 --json").stdout)
+    assert (diluted["p"], diluted["effective_p"]) == ("0.8", "0.4")
+    assert diluted["procedures"] == plain["procedures"]
+    wrong = json.loads(invoke("--scheme wrong-label --p 0.8 --dilution 0.5 --classes 10 --json").stdout)
+    assert float(wrong["effective_p"]) == pytest.approx(0.45)
+
+
+def test_keys_to_seal_for_given_attack_losses() -> None:
+    arguments = "--scheme new-label --p 0.8 --null-rate 0.1 --attack-loss 0 --attack-loss 0.375 --attack-loss 0.9"
+    lines = invoke(arguments).stdout
+    assert "after losing 0 % of the hits (p = 0.8): seal at least 22 keys" in lines
+    assert "after losing 37.5 % of the hits (p = 0.5): seal at least 65 keys" in lines
+    assert "after losing 90 % of the hits (p = 0.08): not above the null rate" in lines
+    found = json.loads(invoke(arguments + " --json").stdout)["after_losses"]
+    assert [row["seal_at_least"] for row in found] == [22, 65, None]
+
+
+def test_optimum_and_every_procedure() -> None:
+    found = json.loads(invoke("--scheme new-label --p 0.8 --null-rate 0.1 --json").stdout)
+    assert float(found["optimum"]) == pytest.approx(10.2, abs=0.051)
+    names = " | ".join(row["name"] for row in found["procedures"])
+    for name in ("default e-process", "fixed", "SPRT", "new-label rule", "threshold", "grid", "capped", "calibrated"):
+        assert name in names
+
+
+@pytest.mark.parametrize("ending", ["svg", "png"])
+def test_plot(tmp_path: Path, ending: str) -> None:
+    target = tmp_path / f"plan.{ending}"
+    assert invoke(f"--scheme new-label --plot {target}").exit_code == 0
+    assert target.read_bytes()[:5] in (b"<?xml", b"\x89PNG\r")
 
 
 def test_works_without_torch() -> None:

@@ -54,7 +54,7 @@ class TestLogE:
     def test_tail_series_joins_the_closed_form(self) -> None:
         k, n = np.arange(20, 90, dtype=float), np.full(70, 1200.0)
         closed = sequential.log_e(k, n, 0.1)
-        series = sequential._log_e_tail(k, n, 0.1, np.ones(70, dtype=bool))
+        series = sequential._log_e_tail(k, n, 0.1, np.ones(70, dtype=bool), 0.5)
         assert series == pytest.approx(closed, abs=1e-9)
 
     def test_unrestricted_mixture_would_convict_whoever_hits_less_than_the_null_rate(self) -> None:
