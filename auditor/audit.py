@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from math import log10
 from pathlib import Path
@@ -15,8 +15,8 @@ from auditor.canonical import JsonValue, canonical_bytes, decimal_string, sha256
 from auditor.errors import SuspectError, SuspectRefusedError, UsageError
 from auditor.evidence import bundle as bundle_files
 from auditor.evidence.keyset import OpenedKeySet
-from auditor.evidence.recompute import PREAMBLE_SCHEMA, issued_replies, recompute_results
-from auditor.evidence.schedule import draw_schedule, opening_length
+from auditor.evidence.recompute import PREAMBLE_SCHEMA, issued_replies, planned_probes, recompute_results
+from auditor.evidence.schedule import draw_schedule, judge_seed, opening_length
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.times import utc_text
 from auditor.evidence.transcript import TranscriptWriter, read_transcript
@@ -46,6 +46,8 @@ class Request:
     """Level of the claim; None takes the sealed one."""
     max_keys: int | None = None
     """Keys that may be asked; None takes the sealed number."""
+    judge_nonce: bytes = b""
+    """Draws which keys are asked and in what order; empty takes the sealed order."""
     operator: str = ""
     """Who runs the audit, for the record; may be empty."""
     environment: dict[str, JsonValue] = field(default_factory=dict)
@@ -59,6 +61,8 @@ class Plan:
     alpha: float
     max_keys: int
     deviations: tuple[str, ...]
+    judge: bytes | None = None
+    """Seed of the order that the judge's nonce draws; None for the sealed order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,8 @@ def run_audit(
     progress = progress or Silent()
     protocol = opened.seal.protocol
     plan = tighten(protocol, request)
+    if request.judge_nonce:
+        plan = replace(plan, judge=judge_seed(request.judge_nonce, opened.seal.merkle_root))
     if opened.seal.sealed_at > utc_text(clock()):
         raise UsageError("the key set claims to be sealed in the future; one of the two clocks is wrong")
 
@@ -125,7 +131,7 @@ def run_audit(
         seal=opened.seal, seal_sha256=sha256_hex(opened.envelope), transcript=transcript, samples=samples
     )
     # Whatever the transcript says was asked is opened: Ctrl-C may strike between its request line and our memory.
-    issued = issued_replies(transcript, draw_schedule(protocol), max_keys=plan.max_keys)
+    issued = issued_replies(transcript, planned_probes(opened.seal, transcript), max_keys=plan.max_keys)
     asked = sorted({reply.probe.index for reply in issued})
     bundle_files.write_findings(folder, opened=opened, asked=asked, results=results, clock=clock, examiner=examiner)
     return Audit(folder=folder, results=results, closed_reason=closed_reason)
@@ -203,7 +209,7 @@ class _Asking:
     def run(self) -> str:
         """Ask in the drawn order and return why the asking ended."""
         protocol = self._opened.seal.protocol
-        planned = draw_schedule(protocol)
+        planned = draw_schedule(protocol, judge=self._plan.judge)
         n_opening = opening_length(protocol)
         permitted = n_opening + self._plan.max_keys - protocol.opening_keys
         try:
@@ -334,6 +340,7 @@ def _preamble(
         "max_keys": plan.max_keys,
         "batch_size": batch_size,
         "deviations": list(plan.deviations),
+        "judge_nonce": request.judge_nonce.hex(),
         "tool_version": __version__,
         "operator": request.operator,
         "clock": "system clock of the examiner, not independently attested",

@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -15,14 +16,18 @@ from auditor.canonical import JsonValue
 from auditor.errors import (
     EvidenceError,
     InterruptedAuditError,
+    MalformedError,
     MissingPartError,
     SignatureError,
     UsageError,
 )
 from auditor.evidence import bundle as bundle_files
 from auditor.evidence.check import check_bundle
+from auditor.evidence.encryption import Locks, Unlocks, identities_from_text
+from auditor.evidence.generation import rederive
 from auditor.evidence.keyset import OpenedKeySet, open_sealed
-from auditor.evidence.schedule import opening_length
+from auditor.evidence.schedule import MAX_NONCE_BYTES, MIN_NONCE_BYTES, opening_length
+from auditor.evidence.seal import generation_problem
 from auditor.evidence.signing import SigningKey, fingerprint
 from auditor.records import Progress, Silent, Status
 from auditor.report.home import home
@@ -31,9 +36,11 @@ from auditor.suspects.base import Suspect
 
 logger = logging.getLogger(__name__)
 
+PASSPHRASE_VARIABLE = "AUDITOR_PASSPHRASE"
+"""Environment variable that holds the passphrase of an encrypted key set; a command line would show it to others."""
 EXAMINER_KEY_NAME = "examiner.ed25519.pem"
 RECORDED_PACKAGES = (
-    "cryptography", "jinja2", "matplotlib", "numpy", "pyhanko", "requests", "rfc8785", "scipy", "statsmodels",
+    "cryptography", "jinja2", "matplotlib", "numpy", "pyhanko", "requests", "pyrage", "rfc8785", "scipy", "statsmodels",
     "torch", "weasyprint",
 )  # fmt: skip
 
@@ -83,8 +90,10 @@ def default_folder() -> Path:
     return Path(f"audit-{utc_now():%Y%m%dT%H%M%SZ}")
 
 
-def open_keyset(path: Path, *, seal: Path | None, owner_fingerprint: str | None) -> OpenedKeySet:
-    """Open a sealed key set: bytes are checked first and parsed after.
+def open_keyset(
+    path: Path, *, seal: Path | None, owner_fingerprint: str | None, unlocks: Unlocks | None = None
+) -> OpenedKeySet:
+    """Open a sealed key set: bytes are checked first and parsed after, then its generation is repeated.
 
     Raises:
         UsageError: a file is missing.
@@ -93,14 +102,64 @@ def open_keyset(path: Path, *, seal: Path | None, owner_fingerprint: str | None)
     for file in (path, seal):
         if file is not None and not file.is_file():
             raise UsageError(f"{file.name}: no such file")
-    opened = open_sealed(path, seal_envelope=None if seal is None else seal.read_bytes())
+    opened = open_sealed(path, seal_envelope=None if seal is None else seal.read_bytes(), unlocks=unlocks)
     found = fingerprint(bytes.fromhex(opened.seal.owner_public_key))
     if owner_fingerprint is not None and owner_fingerprint.lower() != found:
         raise SignatureError(f"the seal is signed by {found[:16]}…, not by the expected owner")
+    problem = generation_problem(opened.seal)
+    if problem:
+        logger.warning("%s: the outcome can at most be 'contestable'", problem)
+    else:
+        logger.info("%s", rederive(opened.keys, opened.seal).summary)
     return opened
 
 
-def request(opened: OpenedKeySet, *, alpha: float | None, max_queries: int | None, operator: str) -> Request:
+def unlocks(identity: Path | None) -> Unlocks:
+    """Return what opens an encrypted key set: an identity file, and the passphrase of the environment.
+
+    Raises:
+        UsageError: the identity file cannot be read or holds none.
+    """
+    passphrase = os.environ.get(PASSPHRASE_VARIABLE, "")
+    if identity is None:
+        return Unlocks(passphrase=passphrase)
+    try:
+        text = identity.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{identity.name}: the identity cannot be read ({type(error).__name__})") from error
+    return Unlocks(identities=identities_from_text(text, what=identity.name), passphrase=passphrase)
+
+
+def locks(recipients: Sequence[str]) -> Locks:
+    """Return whom a key set is encrypted to: recipients, or else the passphrase of the environment, or nobody."""
+    return Locks(recipients=tuple(recipients), passphrase="" if recipients else os.environ.get(PASSPHRASE_VARIABLE, ""))
+
+
+def nonce_bytes(text: str | None, *, option: str) -> bytes:
+    """Return a nonce or beacon value given as hex; empty when None.
+
+    Raises:
+        UsageError: not 16 to 64 bytes in hex.
+    """
+    if text is None:
+        return b""
+    try:
+        value = bytes.fromhex(text.strip())
+    except ValueError as error:
+        raise UsageError(f"{option} takes 16 to 64 bytes in hex") from error
+    if not MIN_NONCE_BYTES <= len(value) <= MAX_NONCE_BYTES:
+        raise UsageError(f"{option} takes 16 to 64 bytes in hex")
+    return value
+
+
+def request(
+    opened: OpenedKeySet,
+    *,
+    alpha: float | None,
+    max_queries: int | None,
+    operator: str,
+    judge_nonce: bytes = b"",
+) -> Request:
     """Return the request for a limit on all questions; stage 1 is always asked whole.
 
     Raises:
@@ -115,7 +174,9 @@ def request(opened: OpenedKeySet, *, alpha: float | None, max_queries: int | Non
                 f"the first stage asks {opening_length(protocol)} questions; --max-queries {max_queries} is too few"
             )
         max_keys = min(protocol.n_keys, protocol.opening_keys + spare)
-    return Request(alpha=alpha, max_keys=max_keys, operator=operator, environment=environment())
+    return Request(
+        alpha=alpha, max_keys=max_keys, judge_nonce=judge_nonce, operator=operator, environment=environment()
+    )
 
 
 def environment() -> dict[str, JsonValue]:
@@ -146,6 +207,22 @@ def examiner_key() -> SigningKey:
         key.write_pem(path)
         return key
     return SigningKey.from_pem(path.read_bytes())
+
+
+def signing_key(path: Path) -> SigningKey:
+    """Return the Ed25519 key of a PEM file.
+
+    Raises:
+        UsageError: it cannot be read or holds no such key.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path.name}: the signing key cannot be read ({type(error).__name__})") from error
+    try:
+        return SigningKey.from_pem(data)
+    except MalformedError as error:
+        raise UsageError(f"{path.name}: {error}") from error
 
 
 def verify(

@@ -29,6 +29,8 @@ INTERVAL_CONFIDENCE = 0.95
 FORECAST_POWER = 0.99
 THRESHOLD_TAU = 0.3
 THRESHOLD_ACCURACY = 0.9
+DECIDED = (Reason.NULL_REJECTED, Reason.HIT_RATE_EXCLUDED, Reason.CONTESTABLE)
+"""Reasons that a crossed boundary of the sealed test led to."""
 
 
 def analyse(
@@ -43,6 +45,7 @@ def analyse(
     max_keys: int,
     closed_reason: str,
     deviations: Sequence[str],
+    contestable: bool = False,
 ) -> dict[str, JsonValue]:
     """Return the whole results object; see auditor.analysis for the guarantee.
 
@@ -57,6 +60,7 @@ def analyse(
         max_keys: keys that could be asked, at most the sealed number.
         closed_reason: how the transcript ended.
         deviations: departures from the sealed plan, for the report.
+        contestable: True when nobody can re-derive the key set.
     """
     grouped = sort_replies(replies)
     levels = spend(alpha, protocol)
@@ -64,7 +68,10 @@ def analyse(
     decided = decide_keys(grouped, samples, null, levels, protocol)
     code = label_code(grouped, samples, spec, protocol)
     rank = pattern_rank(grouped, samples, protocol)
-    facts = gather_facts(grouped, samples, protocol, null=null, decided=decided, code=code, closed_reason=closed_reason)
+    facts = gather_facts(
+        grouped, samples, protocol, null=null, decided=decided, code=code, closed_reason=closed_reason,
+        contestable=contestable,
+    )  # fmt: skip
     reason = Reason.PLAN_UNDERPOWERED if closed_reason == "underpowered" else decide(facts, protocol)
     return {
         "schema": RESULTS_SCHEMA,
@@ -186,7 +193,7 @@ def _published_bound(protocol: Protocol) -> dict[str, JsonValue] | None:
 def _queries_section(grouped: Replies, decided: Decided, protocol: Protocol, reason: Reason) -> dict[str, JsonValue]:
     # A boundary that was crossed in an invalid audit, or by a test that is not the sealed one, decided nothing.
     decided_at = None
-    if protocol.design is Design.SEQUENTIAL and reason in (Reason.NULL_REJECTED, Reason.HIT_RATE_EXCLUDED):
+    if protocol.design is Design.SEQUENTIAL and reason in DECIDED:
         decided_at = None if decided.outcome is None else decided.outcome.decided_at
     return {
         "keys": len(grouped.keys),

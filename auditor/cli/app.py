@@ -12,6 +12,7 @@ from auditor.cli.check import check
 from auditor.cli.demo import demo
 from auditor.cli.plan import plan
 from auditor.cli.report import report
+from auditor.cli.seal import seal
 from auditor.cli.serve import serve
 from auditor.cli.train import train
 from auditor.cli.verify import verify
@@ -61,5 +62,5 @@ def _options(
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 
 
-for _command in (demo, train, serve, attack, verify, check, plan, report):
+for _command in (demo, train, seal, serve, attack, verify, check, plan, report):
     app.command(_command.__name__)(_command)

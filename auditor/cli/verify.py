@@ -21,6 +21,13 @@ def verify(
     max_queries: Annotated[int | None, typer.Option(help="Ask at most this many questions of any kind.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Questions per request.")] = 64,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer.")] = 30.0,
+    judge_nonce: Annotated[
+        str | None,
+        typer.Option(help="Judge's nonce, 16 to 64 bytes in hex: draws which keys are asked, and in what order."),
+    ] = None,
+    identity: Annotated[
+        Path | None, typer.Option(help="age identity file for an encrypted key set [or AUDITOR_PASSPHRASE].")
+    ] = None,
     examiner: Annotated[str, typer.Option(help="Name of the examiner, for the record.")] = "",
     report_identity: Annotated[
         Path | None,
@@ -37,7 +44,9 @@ def verify(
     from auditor.suspects import open_suspect
 
     folder = out or casefile.default_folder()
-    opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key)
+    nonce = casefile.nonce_bytes(judge_nonce, option="--judge-nonce")
+    unlocks = casefile.unlocks(identity)
+    opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key, unlocks=unlocks)
     with (
         open_suspect(endpoint=endpoint, model=model, batch_size=batch_size, timeout_s=timeout) as suspect,
         console.progress() as progress,
@@ -46,7 +55,9 @@ def verify(
             opened=opened,
             suspect=suspect,
             folder=folder,
-            request=casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner),
+            request=casefile.request(
+                opened, alpha=alpha, max_queries=max_queries, operator=examiner, judge_nonce=nonce
+            ),
             signer_file=report_identity,
             progress=progress,
         )

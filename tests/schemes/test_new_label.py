@@ -9,9 +9,10 @@ from auditor import datasets
 from auditor.draws import Secret
 from auditor.errors import TrainingError, UsageError
 from auditor.models import labels_of, predict
+from auditor.patterns import add_pattern
 from auditor.records import SampleKind
 from auditor.schemes import base, embedding, owner
-from auditor.schemes.base import LabelCode, MarkSettings, add_pattern, scheme_class
+from auditor.schemes.base import LabelCode, MarkSettings, scheme_class
 from auditor.schemes.new_label import NewLabel
 from auditor.schemes.wrong_label import WrongLabel
 
