@@ -48,6 +48,8 @@ class Request:
     """Keys that may be asked; None takes the sealed number."""
     judge_nonce: bytes = b""
     """Draws which keys are asked and in what order; empty takes the sealed order."""
+    deviations: tuple[str, ...] = ()
+    """Departures from the sealed plan that the examiner declares beforehand."""
     operator: str = ""
     """Who runs the audit, for the record; may be empty."""
     environment: dict[str, JsonValue] = field(default_factory=dict)
@@ -149,7 +151,7 @@ def tighten(protocol: Protocol, request: Request) -> Plan:
         raise UsageError(f"the first stage alone asks {protocol.opening_keys} keys; {max_keys} do not suffice")
     if protocol.design is Design.FIXED and max_keys != protocol.n_keys:
         raise UsageError("the sealed fixed design asks all its keys")
-    deviations = []
+    deviations = list(request.deviations)
     if alpha != protocol.alpha:
         deviations.append(f"level tightened from {protocol.alpha:g} to {alpha:g} before the first question")
     if max_keys != protocol.n_keys:

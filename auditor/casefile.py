@@ -4,8 +4,9 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -26,10 +27,13 @@ from auditor.evidence.check import check_bundle
 from auditor.evidence.encryption import Locks, Unlocks, identities_from_text
 from auditor.evidence.generation import rederive
 from auditor.evidence.keyset import OpenedKeySet, open_sealed
-from auditor.evidence.schedule import MAX_NONCE_BYTES, MIN_NONCE_BYTES, opening_length
+from auditor.evidence.ledger import Showing, append_showing, keys_asked, read_ledger, shown_keys
+from auditor.evidence.schedule import MAX_NONCE_BYTES, MIN_NONCE_BYTES, draw_schedule, judge_seed, opening_length
 from auditor.evidence.seal import generation_problem
 from auditor.evidence.signing import SigningKey, fingerprint
-from auditor.records import Progress, Silent, Status
+from auditor.evidence.times import utc_text
+from auditor.evidence.transcript import Transcript, read_transcript
+from auditor.records import Progress, SampleKind, Silent, Status
 from auditor.report.home import home
 from auditor.results import Headline, headline
 from auditor.suspects.base import Suspect
@@ -177,6 +181,63 @@ def request(
     return Request(
         alpha=alpha, max_keys=max_keys, judge_nonce=judge_nonce, operator=operator, environment=environment()
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """The ledger of shown keys around one audit."""
+
+    path: Path
+    opened: OpenedKeySet
+
+    def admit(self, request: Request, *, reuse: bool) -> Request:
+        """Return the request, with a deviation where keys of the first stage were shown before.
+
+        Raises:
+            UsageError: such keys would be asked and ``reuse`` is False.
+            EvidenceError: the ledger is broken.
+        """
+        seal = self.opened.seal
+        judge = judge_seed(request.judge_nonce, seal.merkle_root) if request.judge_nonce else None
+        first = draw_schedule(seal.protocol, judge=judge)[: opening_length(seal.protocol)]
+        planned = {probe.index for probe in first if probe.kind is SampleKind.KEY}
+        burned = len(planned & shown_keys(read_ledger(self.path, seal=seal)))
+        if not burned:
+            return request
+        if not reuse:
+            raise UsageError(
+                f"{burned} of the {len(planned)} keys of the first stage were shown to a suspect before "
+                f"({self.path.name}); --reuse-keys asks them all the same and records it"
+            )
+        told = f"{burned} of the {len(planned)} keys of the first stage had been shown to a suspect before"
+        return replace(request, deviations=(*request.deviations, told))
+
+    @contextmanager
+    def recording(self, folder: Path) -> Iterator[None]:
+        """Write down what was shown, however the audit in ``folder`` ends."""
+        file = folder / "transcript.jsonl"
+        was_there = file.exists()
+        try:
+            yield
+        finally:
+            try:
+                transcript = read_transcript(file.read_bytes()) if file.is_file() and not was_there else None
+                if transcript is not None and keys_asked(self.opened.seal, transcript):
+                    self._write(transcript)
+            except EvidenceError as error:
+                logger.warning("the ledger of shown keys was not extended: %s", error)
+
+    def _write(self, transcript: Transcript) -> None:
+        suspect = transcript.preamble.get("suspect")
+        showing = Showing(
+            at=utc_text(utc_now()),
+            keyset_id=self.opened.seal.keyset_id,
+            suspect=str(suspect.get("uri", "")) if isinstance(suspect, dict) else "",
+            by=str(transcript.preamble.get("operator", "")),
+            transcript_head=transcript.head,
+            keys=keys_asked(self.opened.seal, transcript),
+        )
+        append_showing(self.path, showing, seal=self.opened.seal)
 
 
 def environment() -> dict[str, JsonValue]:

@@ -10,6 +10,7 @@ from auditor import __version__
 from auditor.cli.attack import attack
 from auditor.cli.check import check
 from auditor.cli.demo import demo
+from auditor.cli.keys import keys
 from auditor.cli.plan import plan
 from auditor.cli.report import report
 from auditor.cli.seal import seal
@@ -64,3 +65,4 @@ def _options(
 
 for _command in (demo, train, seal, serve, attack, verify, check, plan, report):
     app.command(_command.__name__)(_command)
+app.add_typer(keys, name="keys")

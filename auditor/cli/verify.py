@@ -25,6 +25,12 @@ def verify(
         str | None,
         typer.Option(help="Judge's nonce, 16 to 64 bytes in hex: draws which keys are asked, and in what order."),
     ] = None,
+    reuse_keys: Annotated[
+        bool, typer.Option("--reuse-keys", help="Ask keys although a suspect saw them before; recorded as deviation.")
+    ] = False,
+    ledger: Annotated[
+        Path | None, typer.Option(help="Ledger of shown keys.  [default: k.ledger.jsonl beside the key set]")
+    ] = None,
     identity: Annotated[
         Path | None, typer.Option(help="age identity file for an encrypted key set [or AUDITOR_PASSPHRASE].")
     ] = None,
@@ -41,23 +47,26 @@ def verify(
     """
     from auditor import casefile
     from auditor.cli import console
+    from auditor.evidence.ledger import ledger_path
     from auditor.suspects import open_suspect
 
     folder = out or casefile.default_folder()
     nonce = casefile.nonce_bytes(judge_nonce, option="--judge-nonce")
     unlocks = casefile.unlocks(identity)
     opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key, unlocks=unlocks)
+    asked = casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner, judge_nonce=nonce)
+    kept = casefile.Ledger(path=ledger or ledger_path(keyset), opened=opened)
+    asked = kept.admit(asked, reuse=reuse_keys)
     with (
         open_suspect(endpoint=endpoint, model=model, batch_size=batch_size, timeout_s=timeout) as suspect,
         console.progress() as progress,
+        kept.recording(folder),
     ):
         case = casefile.verify(
             opened=opened,
             suspect=suspect,
             folder=folder,
-            request=casefile.request(
-                opened, alpha=alpha, max_queries=max_queries, operator=examiner, judge_nonce=nonce
-            ),
+            request=asked,
             signer_file=report_identity,
             progress=progress,
         )

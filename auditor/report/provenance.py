@@ -82,6 +82,8 @@ def items(given: ReportInput, tree: Tree) -> dict[str, object]:
     seal = given.seal
     settings = ", ".join(f"{name} {_plain(value)}" for name, value in sorted(seal.generator.settings.items()))
     randomness, source = tree.text("/keyset/randomness"), clean(tree.text("/keyset/randomness_source"))
+    committed = tree.text("/keyset/commitment_sha256")
+    committed = f"; commitment {digest(committed)}" if committed else ""
     model = (
         Row(label="Weights, SHA-256", value=digest(tree.text("/keyset/model_sha256")), code=True),
         Row(label="Name, provenance, condition on receipt"),
@@ -104,9 +106,7 @@ def items(given: ReportInput, tree: Tree) -> dict[str, object]:
         Row(label="Commitment to the owner's seed", value=digest(seal.seed_commitment), code=True),
         Row(label="Place in the owner's series", value=f"no. {tree.integer('/keyset/serial')}"),
         Row(label="Previous seal, SHA-256", value=digest(seal.previous_seal_sha256), code=seal.serial > 1),
-        Row(label="Generation", value=clean(tree.text("/keyset/generation"))),
-        Row(label="Commitment before the draw, SHA-256", value=digest(tree.text("/keyset/commitment_sha256")),
-            code=bool(tree.text("/keyset/commitment_sha256"))),
+        Row(label="Generation", value=f"{clean(tree.text('/keyset/generation'))}{committed}"),
         Row(label="Public randomness in the draw",
             value=f"{source}: {clean(randomness)}" if randomness else NO_RANDOMNESS),
     )  # fmt: skip
