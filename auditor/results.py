@@ -27,6 +27,7 @@ from auditor.verdict import Facts, decide, explain, status_of
 RESULTS_SCHEMA = "mlaudit.results/1"
 INTERVAL_CONFIDENCE = 0.95
 FORECAST_POWER = 0.99
+LOG10_2 = log10(2.0)
 THRESHOLD_TAU = 0.3
 THRESHOLD_ACCURACY = 0.9
 DECIDED = (Reason.NULL_REJECTED, Reason.HIT_RATE_EXCLUDED, Reason.CONTESTABLE)
@@ -275,8 +276,9 @@ def _test_section(
         log10_test_p = 0.0 if outcome is None else outcome.log10_p
         name = "one-sided Beta(1/2,1/2) mixture e-process"
     log10_e = 0.0 if outcome is None else outcome.log10_e_max
-    # The reported p-value is of the whole procedure: it includes the chance that the null bound is too low.
-    log10_p = min(0.0, _log10_sum(log10_test_p, log10(levels.null_bound))) if outcome is not None else 0.0
+    # The reported p-value is of the whole procedure: a null bound that is too low and all tries of the owner included.
+    tries = protocol.grinding_log2 * LOG10_2
+    log10_p = min(0.0, tries + _log10_sum(log10_test_p, log10(levels.null_bound))) if outcome is not None else 0.0
     return {
         "name": name,
         "design": protocol.design.value,
@@ -368,6 +370,7 @@ def _opinion_section(
     log10_lr = decided.outcome.log10_e_max
     if decided.outcome.decided_at is not None:
         log10_lr = decided.outcome.steps[decided.outcome.decided_at - 1].log10_e
+    log10_lr -= protocol.grinding_log2 * LOG10_2
     reported = likelihood.reported_lr(log10_lr_model=log10_lr, false_claims=like_key, audits=len(placebo_hits))
     return {
         "log10_lr_model": decimal_string(log10_lr),
