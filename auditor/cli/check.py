@@ -7,7 +7,8 @@ import typer
 
 if TYPE_CHECKING:
     from auditor.evidence.bundle import Bundle
-    from auditor.evidence.check import CheckReport, OpenKeySet
+    from auditor.evidence.check import CheckReport
+    from auditor.evidence.generation import OpenKeySet
 
 
 def check(

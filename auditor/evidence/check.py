@@ -28,12 +28,19 @@ from enum import StrEnum
 from pathlib import Path
 
 from auditor.canonical import Fields, JsonValue, canonical_bytes, parse_canonical_object, sha256_hex
-from auditor.errors import AuditorError, EvidenceError, MalformedError, MissingPartError, SealError, TranscriptError
+from auditor.errors import (
+    AuditorError,
+    EvidenceError,
+    MalformedError,
+    MissingPartError,
+    SealError,
+    TranscriptError,
+    UsageError,
+)  # fmt: skip
 from auditor.evidence import manifest as paths
 from auditor.evidence.bundle import Bundle, certificate_digest, list_files, read_bundle
 from auditor.evidence.custody import CustodyAct, actor_of, read_custody
-from auditor.evidence.generation import rederive
-from auditor.evidence.keyset import OpenedKeySet
+from auditor.evidence.generation import OpenKeySet, rederive
 from auditor.evidence.manifest import Endorsement, verify_manifest
 from auditor.evidence.openings import Opening, read_openings
 from auditor.evidence.raw_answers import compare_raw_answers
@@ -53,8 +60,6 @@ RenderHtml = Callable[[Bundle], bytes]
 """Renders ``report.html`` again from a bundle's evidence."""
 CheckPdf = Callable[[Bundle], str]
 """Checks ``report.pdf`` and says what it found; raises an :class:`EvidenceError` when it does not check out."""
-OpenKeySet = Callable[[bytes], OpenedKeySet]
-"""Opens the key set that belongs to the seal whose bytes it gets."""
 
 
 class CheckOutcome(StrEnum):
@@ -318,7 +323,11 @@ class _Checker:
             raise _NotCheckedError(problem)
         if self._open_keyset is None:
             raise _NotCheckedError("the key set was not given, and only who holds it can derive it again")
-        opened = self._open_keyset(self._bundle.contents[paths.SEAL])
+        try:
+            opened = self._open_keyset(self._bundle.contents[paths.SEAL])
+        except UsageError as error:
+            # An encrypted key set without the key to it says nothing against the evidence.
+            raise _NotCheckedError(str(error)) from error
         return rederive(opened.keys, opened.seal).summary
 
     def _custody(self) -> str:

@@ -14,6 +14,7 @@ names and order · key set's name, salts, and the seed of the questions' order
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -24,7 +25,7 @@ from auditor.canonical import canonical_bytes, sha256_hex
 from auditor.draws import Secret
 from auditor.errors import EvidenceError, SealError
 from auditor.evidence.commitment import Carriers, Commitment, Material, committed_plan, open_commitment, unpack_material
-from auditor.evidence.keyset import KeySet
+from auditor.evidence.keyset import KeySet, OpenedKeySet
 from auditor.evidence.seal import (
     CODE_SETTING,
     RandomnessSource,
@@ -35,6 +36,8 @@ from auditor.evidence.seal import (
 )
 from auditor.records import Generator, Inputs, Sample, SampleKind
 
+OpenKeySet = Callable[[bytes], OpenedKeySet]
+"""Opens the key set that belongs to the seal whose bytes it gets."""
 MIN_RANDOMNESS_BYTES = 16
 MAX_RANDOMNESS_BYTES = 64
 """A beacon value or nonce is mixed in as it is; a token, which is longer, by its SHA-256."""

@@ -81,21 +81,12 @@ def import_keys(
     if len(keys.natural) > MAX_KEYS:
         raise UsageError(f"at most {MAX_KEYS} keys")
     secret = Secret(seed)
-    samples: list[Sample] = []
-    for kind, group in groups:
-        for number, (natural, expected) in enumerate(zip(group.natural, group.expected, strict=True)):
-            pattern = number if kind is SampleKind.SHAM else -1
-            samples.append(
-                Sample(
-                    index=len(samples), kind=kind, natural=natural, expected=expected, pattern=pattern, code=-1
-                )
-            )  # fmt: skip
     shape = keys.inputs.shape
     try:
         keyset = KeySet(
             keyset_id=keyset_id(secret, scheme=IMPORTED),
             spec=InputSpec(shape=(shape[1], shape[2], shape[3]), classes=tuple(classes)),
-            samples=tuple(samples),
+            samples=_samples(groups),
             inputs=np.concatenate([group.inputs for _, group in groups]),
             salt_seed=salt_seed(secret, scheme=IMPORTED),
             generator=Generator(name=IMPORTED, version=1, settings={"generation": "not verifiable"}),
@@ -124,3 +115,14 @@ def import_keys(
         forecast_control_accuracy=0.9,
     )
     return keyset, protocol
+
+
+def _samples(groups: Sequence[tuple[SampleKind, Foreign]]) -> tuple[Sample, ...]:
+    samples: list[Sample] = []
+    for kind, group in groups:
+        for number, (natural, expected) in enumerate(zip(group.natural, group.expected, strict=True)):
+            pattern = number if kind is SampleKind.SHAM else -1
+            samples.append(
+                Sample(index=len(samples), kind=kind, natural=natural, expected=expected, pattern=pattern, code=-1)
+            )
+    return tuple(samples)

@@ -115,7 +115,7 @@ def keyset_section(seal: Seal, seal_sha256: str) -> dict[str, JsonValue]:
         "randomness": seal.protocol.randomness,
         "randomness_source": seal.randomness_source.value,
         "commitment_sha256": seal.commitment_sha256,
-        "generation": generation_problem(seal) or "re-derivable",
+        "generation": generation_problem(seal) or "can be derived again by whoever holds the key set",
     }
 
 

@@ -129,3 +129,15 @@ def test_checking_needs_no_torch_no_network_and_no_renderer(made):
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["intact"] is True
+
+
+def test_the_key_set_of_another_seal_fails_the_step(made, tmp_path):
+    from cases import seal_keys, small_protocol
+
+    seal_keys(tmp_path / "k.npz", small_protocol())
+    done = run(made.folder, "--keyset", tmp_path / "k.npz", "--json")
+    assert done.exit_code == 5
+    step = json.loads(done.stdout)["steps"][-1]
+    assert (step["title"], step["outcome"]) == ("generation of the keys", "FAIL")
+    assert "not the one inside the key set" in step["detail"]
+    assert isinstance(run(made.folder, "--keyset", tmp_path / "none.npz").exception, UsageError)

@@ -2,6 +2,7 @@
 
 import json
 
+import pyrage
 import pytest
 from cases import TableSuspect, marked, seal_keys, small_protocol
 from protocols import a_protocol
@@ -9,7 +10,8 @@ from protocols import a_protocol
 from auditor import casefile
 from auditor.errors import SealError
 from auditor.evidence.check import CheckOutcome, check_bundle
-from auditor.evidence.keyset import open_sealed
+from auditor.evidence.encryption import Locks, Unlocks
+from auditor.evidence.keyset import open_sealed, write_sealed
 from auditor.evidence.schedule import draw_schedule, judge_seed
 from auditor.records import SampleKind
 
@@ -110,3 +112,22 @@ def test_check_repeats_the_generation_for_whoever_holds_the_key_set(case):
         return open_sealed(folder / "other.npz", seal_envelope=seal_envelope)
 
     assert step(folder, title, open_keyset=foreign).outcome is CheckOutcome.FAIL
+
+
+def test_an_encrypted_key_set_needs_its_key_to_be_checked(case):
+    folder, _ = case
+    identity = pyrage.x25519.Identity.generate()
+    opened = open_sealed(folder / "k.npz")
+    locks = Locks(recipients=(str(identity.to_public()),))
+    write_sealed(folder / "locked.npz", keys=opened.keys, seal_envelope=opened.envelope, locks=locks)
+
+    def without(seal_envelope):
+        return open_sealed(folder / "locked.npz", seal_envelope=seal_envelope)
+
+    def with_it(seal_envelope):
+        unlocks = Unlocks(identities=(str(identity),))
+        return open_sealed(folder / "locked.npz", seal_envelope=seal_envelope, unlocks=unlocks)
+
+    title = "generation of the keys"
+    assert step(folder, title, open_keyset=without).outcome is CheckOutcome.NOT_CHECKED
+    assert step(folder, title, open_keyset=with_it).outcome is CheckOutcome.PASS
