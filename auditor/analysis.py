@@ -129,6 +129,7 @@ def gather_facts(
     decided: Decided,
     code: randomization.CodeOutcome | None,
     closed_reason: str,
+    contestable: bool = False,
 ) -> Facts:
     """Return the numbers the verdict depends on."""
     first_answers = {r.probe.index: r.answer for r in grouped.keys + grouped.shams + grouped.controls}
@@ -155,6 +156,7 @@ def gather_facts(
         futile=decided.futile,
         design_exhausted=protocol.design is Design.FIXED and len(grouped.keys) == protocol.n_keys,
         code_p_value=None if code is None else code.p_value,
+        contestable=contestable,
     )
 
 

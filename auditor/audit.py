@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from math import log10
 from pathlib import Path
@@ -15,8 +15,8 @@ from auditor.canonical import JsonValue, canonical_bytes, decimal_string, sha256
 from auditor.errors import SuspectError, SuspectRefusedError, UsageError
 from auditor.evidence import bundle as bundle_files
 from auditor.evidence.keyset import OpenedKeySet
-from auditor.evidence.recompute import PREAMBLE_SCHEMA, issued_replies, recompute_results
-from auditor.evidence.schedule import draw_schedule, opening_length
+from auditor.evidence.recompute import PREAMBLE_SCHEMA, issued_replies, planned_probes, recompute_results
+from auditor.evidence.schedule import draw_schedule, judge_seed, opening_length
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.times import utc_text
 from auditor.evidence.timestamps import read_token
@@ -47,6 +47,10 @@ class Request:
     """Level of the claim; None takes the sealed one."""
     max_keys: int | None = None
     """Keys that may be asked; None takes the sealed number."""
+    judge_nonce: bytes = b""
+    """Draws which keys are asked and in what order; empty takes the sealed order."""
+    deviations: tuple[str, ...] = ()
+    """Departures from the sealed plan that the examiner declares beforehand."""
     operator: str = ""
     """Who runs the audit, for the record; may be empty."""
     environment: dict[str, JsonValue] = field(default_factory=dict)
@@ -60,6 +64,8 @@ class Plan:
     alpha: float
     max_keys: int
     deviations: tuple[str, ...]
+    judge: bytes | None = None
+    """Seed of the order that the judge's nonce draws; None for the sealed order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +104,8 @@ def run_audit(
     progress = progress or Silent()
     protocol = opened.seal.protocol
     plan = tighten(protocol, request)
+    if request.judge_nonce:
+        plan = replace(plan, judge=judge_seed(request.judge_nonce, opened.seal.merkle_root))
     stamped = [
         read_token(raw, data=opened.envelope, what="a time stamp over the seal").stamped_at for raw in seal_tokens
     ]
@@ -146,7 +154,7 @@ def tighten(protocol: Protocol, request: Request) -> Plan:
         raise UsageError(f"the first stage alone asks {protocol.opening_keys} keys; {max_keys} do not suffice")
     if protocol.design is Design.FIXED and max_keys != protocol.n_keys:
         raise UsageError("the sealed fixed design asks all its keys")
-    deviations = []
+    deviations = list(request.deviations)
     if alpha != protocol.alpha:
         deviations.append(f"level tightened from {protocol.alpha:g} to {alpha:g} before the first question")
     if max_keys != protocol.n_keys:
@@ -206,7 +214,7 @@ class _Asking:
     def run(self) -> str:
         """Ask in the drawn order and return why the asking ended."""
         protocol = self._opened.seal.protocol
-        planned = draw_schedule(protocol)
+        planned = draw_schedule(protocol, judge=self._plan.judge)
         n_opening = opening_length(protocol)
         permitted = n_opening + self._plan.max_keys - protocol.opening_keys
         try:
@@ -316,7 +324,7 @@ def _write_results(
         seal=opened.seal, seal_sha256=sha256_hex(opened.envelope), transcript=transcript, samples=samples
     )
     # Whatever the transcript says was asked is opened: Ctrl-C may strike between its request line and our memory.
-    issued = issued_replies(transcript, draw_schedule(opened.seal.protocol), max_keys=plan.max_keys)
+    issued = issued_replies(transcript, planned_probes(opened.seal, transcript), max_keys=plan.max_keys)
     asked = sorted({reply.probe.index for reply in issued})
     bundle_files.write_findings(folder, opened=opened, asked=asked, results=results, clock=clock, examiner=examiner)
     return results
@@ -360,6 +368,7 @@ def _preamble(
         "max_keys": plan.max_keys,
         "batch_size": batch_size,
         "deviations": list(plan.deviations),
+        "judge_nonce": request.judge_nonce.hex(),
         "tool_version": __version__,
         "operator": request.operator,
         "clock": "system clock of the examiner, not independently attested",

@@ -4,8 +4,9 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,11 +24,17 @@ from auditor.errors import (
 )
 from auditor.evidence import bundle as bundle_files
 from auditor.evidence.check import check_bundle
+from auditor.evidence.encryption import Locks, Unlocks, identities_from_text
+from auditor.evidence.generation import rederive
 from auditor.evidence.keyset import OpenedKeySet, open_sealed
-from auditor.evidence.schedule import opening_length
+from auditor.evidence.ledger import Showing, append_showing, keys_asked, read_ledger, shown_keys
+from auditor.evidence.schedule import MAX_NONCE_BYTES, MIN_NONCE_BYTES, draw_schedule, judge_seed, opening_length
+from auditor.evidence.seal import generation_problem
 from auditor.evidence.signing import SigningKey, fingerprint
+from auditor.evidence.times import utc_text
 from auditor.evidence.token_files import read_beside
-from auditor.records import Progress, Silent, Status
+from auditor.evidence.transcript import Transcript, read_transcript
+from auditor.records import Progress, SampleKind, Silent, Status
 from auditor.report.home import home
 from auditor.results import Headline, headline
 from auditor.suspects.base import Suspect
@@ -38,11 +45,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PASSPHRASE_VARIABLE = "AUDITOR_PASSPHRASE"
+"""Environment variable that holds the passphrase of an encrypted key set; a command line would show it to others."""
 SEAL_NAME = "k.seal.json"
 EXAMINER_KEY_NAME = "examiner.ed25519.pem"
 RECORDED_PACKAGES = (
-    "cryptography", "jinja2", "matplotlib", "numpy", "pyhanko", "requests", "rfc3161-client", "rfc8785", "scipy",
-    "statsmodels", "torch", "weasyprint",
+    "cryptography", "jinja2", "matplotlib", "numpy", "pyhanko", "pyrage", "requests", "rfc3161-client", "rfc8785",
+    "scipy", "statsmodels", "torch", "weasyprint",
 )  # fmt: skip
 
 
@@ -91,8 +100,10 @@ def default_folder() -> Path:
     return Path(f"audit-{utc_now():%Y%m%dT%H%M%SZ}")
 
 
-def open_keyset(path: Path, *, seal: Path | None, owner_fingerprint: str | None) -> OpenedKeySet:
-    """Open a sealed key set: bytes are checked first and parsed after.
+def open_keyset(
+    path: Path, *, seal: Path | None, owner_fingerprint: str | None, unlocks: Unlocks | None = None
+) -> OpenedKeySet:
+    """Open a sealed key set: bytes are checked first and parsed after, then its generation is repeated.
 
     Raises:
         UsageError: a file is missing.
@@ -101,10 +112,15 @@ def open_keyset(path: Path, *, seal: Path | None, owner_fingerprint: str | None)
     for file in (path, seal):
         if file is not None and not file.is_file():
             raise UsageError(f"{file.name}: no such file")
-    opened = open_sealed(path, seal_envelope=None if seal is None else seal.read_bytes())
+    opened = open_sealed(path, seal_envelope=None if seal is None else seal.read_bytes(), unlocks=unlocks)
     found = fingerprint(bytes.fromhex(opened.seal.owner_public_key))
     if owner_fingerprint is not None and owner_fingerprint.lower() != found:
         raise SignatureError(f"the seal is signed by {found[:16]}…, not by the expected owner")
+    problem = generation_problem(opened.seal)
+    if problem:
+        logger.warning("%s: the outcome can at most be 'contestable'", problem)
+    else:
+        logger.info("%s", rederive(opened.keys, opened.seal).summary)
     return opened
 
 
@@ -118,7 +134,52 @@ def seal_tokens(keyset: Path, *, seal: Path | None) -> tuple[bytes, ...]:
     return read_beside(file) if file.is_file() else ()
 
 
-def request(opened: OpenedKeySet, *, alpha: float | None, max_queries: int | None, operator: str) -> Request:
+def unlocks(identity: Path | None) -> Unlocks:
+    """Return what opens an encrypted key set: an identity file, and the passphrase of the environment.
+
+    Raises:
+        UsageError: the identity file cannot be read or holds none.
+    """
+    passphrase = os.environ.get(PASSPHRASE_VARIABLE, "")
+    if identity is None:
+        return Unlocks(passphrase=passphrase)
+    try:
+        text = identity.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{identity.name}: the identity cannot be read ({type(error).__name__})") from error
+    return Unlocks(identities=identities_from_text(text, what=identity.name), passphrase=passphrase)
+
+
+def locks(recipients: Sequence[str]) -> Locks:
+    """Return whom a key set is encrypted to: recipients, or else the passphrase of the environment, or nobody."""
+    return Locks(recipients=tuple(recipients), passphrase="" if recipients else os.environ.get(PASSPHRASE_VARIABLE, ""))
+
+
+def nonce_bytes(text: str | None, *, option: str) -> bytes:
+    """Return a nonce or beacon value given as hex; empty when None.
+
+    Raises:
+        UsageError: not 16 to 64 bytes in hex.
+    """
+    if text is None:
+        return b""
+    try:
+        value = bytes.fromhex(text.strip())
+    except ValueError as error:
+        raise UsageError(f"{option} takes 16 to 64 bytes in hex") from error
+    if not MIN_NONCE_BYTES <= len(value) <= MAX_NONCE_BYTES:
+        raise UsageError(f"{option} takes 16 to 64 bytes in hex")
+    return value
+
+
+def request(
+    opened: OpenedKeySet,
+    *,
+    alpha: float | None,
+    max_queries: int | None,
+    operator: str,
+    judge_nonce: bytes = b"",
+) -> Request:
     """Return the request for a limit on all questions; stage 1 is always asked whole.
 
     Raises:
@@ -133,7 +194,66 @@ def request(opened: OpenedKeySet, *, alpha: float | None, max_queries: int | Non
                 f"the first stage asks {opening_length(protocol)} questions; --max-queries {max_queries} is too few"
             )
         max_keys = min(protocol.n_keys, protocol.opening_keys + spare)
-    return Request(alpha=alpha, max_keys=max_keys, operator=operator, environment=environment())
+    return Request(
+        alpha=alpha, max_keys=max_keys, judge_nonce=judge_nonce, operator=operator, environment=environment()
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """The ledger of shown keys around one audit."""
+
+    path: Path
+    opened: OpenedKeySet
+
+    def admit(self, request: Request, *, reuse: bool) -> Request:
+        """Return the request, with a deviation where keys of the first stage were shown before.
+
+        Raises:
+            UsageError: such keys would be asked and ``reuse`` is False.
+            EvidenceError: the ledger is broken.
+        """
+        seal = self.opened.seal
+        judge = judge_seed(request.judge_nonce, seal.merkle_root) if request.judge_nonce else None
+        first = draw_schedule(seal.protocol, judge=judge)[: opening_length(seal.protocol)]
+        planned = {probe.index for probe in first if probe.kind is SampleKind.KEY}
+        burned = len(planned & shown_keys(read_ledger(self.path, seal=seal)))
+        if not burned:
+            return request
+        if not reuse:
+            raise UsageError(
+                f"{burned} of the {len(planned)} keys of the first stage were shown to a suspect before "
+                f"({self.path.name}); --reuse-keys asks them all the same and records it"
+            )
+        told = f"{burned} of the {len(planned)} keys of the first stage had been shown to a suspect before"
+        return replace(request, deviations=(*request.deviations, told))
+
+    @contextmanager
+    def recording(self, folder: Path) -> Iterator[None]:
+        """Write down what was shown, however the audit in ``folder`` ends."""
+        file = folder / "transcript.jsonl"
+        was_there = file.exists()
+        try:
+            yield
+        finally:
+            try:
+                transcript = read_transcript(file.read_bytes()) if file.is_file() and not was_there else None
+                if transcript is not None and keys_asked(self.opened.seal, transcript):
+                    self._write(transcript)
+            except EvidenceError as error:
+                logger.warning("the ledger of shown keys was not extended: %s", error)
+
+    def _write(self, transcript: Transcript) -> None:
+        suspect = transcript.preamble.get("suspect")
+        showing = Showing(
+            at=utc_text(utc_now()),
+            keyset_id=self.opened.seal.keyset_id,
+            suspect=str(suspect.get("uri", "")) if isinstance(suspect, dict) else "",
+            by=str(transcript.preamble.get("operator", "")),
+            transcript_head=transcript.head,
+            keys=keys_asked(self.opened.seal, transcript),
+        )
+        append_showing(self.path, showing, seal=self.opened.seal)
 
 
 def environment() -> dict[str, JsonValue]:

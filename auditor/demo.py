@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from auditor import casefile
 from auditor.draws import Secret
 from auditor.errors import SuspectUnavailableError
+from auditor.evidence.seal import RandomnessSource
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.times import utc_text
 from auditor.records import Progress, Silent
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from auditor.models import LoadedModel
     from auditor.schemes.base import TrainedScheme
     from auditor.schemes.embedding import EmbedRecord
-    from auditor.schemes.owner import OwnerResult
+    from auditor.schemes.owner import Committed, OwnerResult
     from auditor.training import TrainingPlan
 
 READY_WITHIN_S = 60.0
@@ -81,7 +82,7 @@ def run_demo(
         data: name of a data set, see auditor.datasets.
         scheme: name of a trained scheme.
         seed: seed of all training.
-        secret: the owner's secret; None draws one from the operating system.
+        secret: the owner's seed with the judge's nonce; None draws both from the operating system.
         progress: where to report how far it is.
 
     Raises:
@@ -90,8 +91,9 @@ def run_demo(
     """
     from auditor import datasets
     from auditor.schemes.base import scheme_class
-    from auditor.schemes.delivery import deliver
+    from auditor.schemes.delivery import COMMITMENT_NAME, deliver
     from auditor.schemes.embedding import RECIPES
+    from auditor.schemes.owner import KeySizes, commit
 
     progress = progress or Silent()
     casefile.refuse_used_folder(folder)
@@ -103,9 +105,21 @@ def run_demo(
     owner.mkdir()
     key = SigningKey.generate()
     key.write_pem(owner / "owner.key.pem")
-    secret = secret or Secret(os.urandom(32))
-    owned = _owner_model(scheme_class(scheme)(recipe.settings), dataset, secret, plan, progress)
-    deliver(owner, result=owned, plan=plan, key=key, sealed_at=utc_text(casefile.utc_now()))
+    chosen = scheme_class(scheme)(recipe.settings)
+    committed = commit(
+        scheme=chosen,
+        dataset=dataset,
+        seed=os.urandom(32) if secret is None else secret.seed,
+        sizes=KeySizes(),
+        key=key,
+        committed_at=utc_text(casefile.utc_now()),
+    )
+    (owner / COMMITMENT_NAME).write_bytes(committed.envelope)
+    # The demonstration stands for the judge, who draws a nonce once the commitment is on the table.
+    nonce = secret.randomness if secret is not None and secret.randomness else os.urandom(32)
+    owned = _owner_model(chosen, dataset, committed, nonce, plan, progress)
+    sealed_at = utc_text(casefile.utc_now())
+    deliver(owner, result=owned, plan=plan, key=key, sealed_at=sealed_at, source=RandomnessSource.NONCE)
     accuracies = _make_suspects(folder / "suspects", owner, dataset, plan, progress)
 
     opened = casefile.open_keyset(owner / "k.npz", seal=owner / "k.seal.json", owner_fingerprint=key.fingerprint)
@@ -126,7 +140,12 @@ def run_demo(
 
 
 def _owner_model(
-    scheme: "TrainedScheme", dataset: "Dataset", secret: Secret, plan: "TrainingPlan", progress: Progress
+    scheme: "TrainedScheme",
+    dataset: "Dataset",
+    committed: "Committed",
+    nonce: bytes,
+    plan: "TrainingPlan",
+    progress: Progress,
 ) -> "OwnerResult":
     """Train until the mark meets its targets; what changes between tries is the training seed, never the secret.
 
@@ -137,7 +156,15 @@ def _owner_model(
 
     for attempt in range(TRAINING_ATTEMPTS):
         tried = replace(plan, seed=plan.seed + attempt)
-        owned = train_owner(scheme=scheme, dataset=dataset, secret=secret, plan=tried, progress=progress)
+        owned = train_owner(
+            scheme=scheme,
+            dataset=dataset,
+            secret=Secret(committed.seed, nonce),
+            plan=tried,
+            committed=committed,
+            randomness=nonce,
+            progress=progress,
+        )
         if not owned.record.misses:
             break
         progress.note(f"missed: {'; '.join(owned.record.misses)}")

@@ -185,6 +185,7 @@ class Reason(StrEnum):
     NULL_UNCALIBRATED = "null-uncalibrated"
     PLAN_UNDERPOWERED = "plan-underpowered"
     INTERRUPTED = "interrupted"
+    CONTESTABLE = "contestable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,8 +27,11 @@ from auditor.verdict import Facts, decide, explain, status_of
 RESULTS_SCHEMA = "mlaudit.results/1"
 INTERVAL_CONFIDENCE = 0.95
 FORECAST_POWER = 0.99
+LOG10_2 = log10(2.0)
 THRESHOLD_TAU = 0.3
 THRESHOLD_ACCURACY = 0.9
+DECIDED = (Reason.NULL_REJECTED, Reason.HIT_RATE_EXCLUDED, Reason.CONTESTABLE)
+"""Reasons that a crossed boundary of the sealed test led to."""
 
 
 def analyse(
@@ -43,6 +46,7 @@ def analyse(
     max_keys: int,
     closed_reason: str,
     deviations: Sequence[str],
+    contestable: bool = False,
 ) -> dict[str, JsonValue]:
     """Return the whole results object; see auditor.analysis for the guarantee.
 
@@ -57,6 +61,7 @@ def analyse(
         max_keys: keys that could be asked, at most the sealed number.
         closed_reason: how the transcript ended.
         deviations: departures from the sealed plan, for the report.
+        contestable: True when nobody can re-derive the key set.
     """
     grouped = sort_replies(replies)
     levels = spend(alpha, protocol)
@@ -64,7 +69,10 @@ def analyse(
     decided = decide_keys(grouped, samples, null, levels, protocol)
     code = label_code(grouped, samples, spec, protocol)
     rank = pattern_rank(grouped, samples, protocol)
-    facts = gather_facts(grouped, samples, protocol, null=null, decided=decided, code=code, closed_reason=closed_reason)
+    facts = gather_facts(
+        grouped, samples, protocol, null=null, decided=decided, code=code, closed_reason=closed_reason,
+        contestable=contestable,
+    )  # fmt: skip
     reason = Reason.PLAN_UNDERPOWERED if closed_reason == "underpowered" else decide(facts, protocol)
     return {
         "schema": RESULTS_SCHEMA,
@@ -186,7 +194,7 @@ def _published_bound(protocol: Protocol) -> dict[str, JsonValue] | None:
 def _queries_section(grouped: Replies, decided: Decided, protocol: Protocol, reason: Reason) -> dict[str, JsonValue]:
     # A boundary that was crossed in an invalid audit, or by a test that is not the sealed one, decided nothing.
     decided_at = None
-    if protocol.design is Design.SEQUENTIAL and reason in (Reason.NULL_REJECTED, Reason.HIT_RATE_EXCLUDED):
+    if protocol.design is Design.SEQUENTIAL and reason in DECIDED:
         decided_at = None if decided.outcome is None else decided.outcome.decided_at
     return {
         "keys": len(grouped.keys),
@@ -268,8 +276,9 @@ def _test_section(
         log10_test_p = 0.0 if outcome is None else outcome.log10_p
         name = "one-sided Beta(1/2,1/2) mixture e-process"
     log10_e = 0.0 if outcome is None else outcome.log10_e_max
-    # The reported p-value is of the whole procedure: it includes the chance that the null bound is too low.
-    log10_p = min(0.0, _log10_sum(log10_test_p, log10(levels.null_bound))) if outcome is not None else 0.0
+    # The reported p-value is of the whole procedure: a null bound that is too low and all tries of the owner included.
+    tries = protocol.grinding_log2 * LOG10_2
+    log10_p = min(0.0, tries + _log10_sum(log10_test_p, log10(levels.null_bound))) if outcome is not None else 0.0
     return {
         "name": name,
         "design": protocol.design.value,
@@ -361,6 +370,7 @@ def _opinion_section(
     log10_lr = decided.outcome.log10_e_max
     if decided.outcome.decided_at is not None:
         log10_lr = decided.outcome.steps[decided.outcome.decided_at - 1].log10_e
+    log10_lr -= protocol.grinding_log2 * LOG10_2
     reported = likelihood.reported_lr(log10_lr_model=log10_lr, false_claims=like_key, audits=len(placebo_hits))
     return {
         "log10_lr_model": decimal_string(log10_lr),

@@ -31,6 +31,8 @@ class Facts:
     """A fixed design asked all its keys without rejecting."""
     code_p_value: float | None
     """p-value of the label code where the new label was never answered; None when not applicable."""
+    contestable: bool = False
+    """True when nobody can re-derive the key set, so that its keys may have been made to fit."""
 
 
 def decide(facts: Facts, protocol: Protocol) -> Reason:
@@ -52,7 +54,7 @@ def decide(facts: Facts, protocol: Protocol) -> Reason:
     if facts.null_rate >= protocol.p_min:
         return Reason.NULL_UNCALIBRATED
     if facts.rejected:
-        return Reason.NULL_REJECTED
+        return Reason.CONTESTABLE if facts.contestable else Reason.NULL_REJECTED
     if facts.code_p_value is not None and facts.code_p_value <= protocol.code_alpha:
         return Reason.LABEL_HIDDEN
     if facts.futile:
@@ -79,6 +81,7 @@ def status_of(reason: Reason) -> Status:
             | Reason.NULL_UNCALIBRATED
             | Reason.PLAN_UNDERPOWERED
             | Reason.INTERRUPTED
+            | Reason.CONTESTABLE
         ):
             return Status.INCONCLUSIVE
         case _:
@@ -105,6 +108,9 @@ EXPLANATIONS: dict[Reason, str] = {
     "sealed test has no power.",
     Reason.PLAN_UNDERPOWERED: "The sealed plan could not have decided within the permitted keys; nothing was asked.",
     Reason.INTERRUPTED: "The audit was interrupted before it decided; the transcript up to that point is kept.",
+    Reason.CONTESTABLE: "Contestable: generation not verifiable. The suspect gave the sealed label to key samples far "
+    "more often than the null rate allows, but nobody can re-derive the key set, so that its keys may have been made "
+    "to fit other models as well.",
 }
 
 

@@ -30,7 +30,8 @@ from auditor.attacks.prune import Prune
 from auditor.canonical import sha256_hex
 from auditor.draws import Secret
 from auditor.models import LoadedModel, labels_of
-from auditor.schemes.base import LabelCode, Mark, TrainedScheme, scheme_class
+from auditor.patterns import Mark
+from auditor.schemes.base import LabelCode, TrainedScheme, scheme_class
 from auditor.schemes.embedding import RECIPES, Embedded, embed, train_twin
 from auditor.training import TrainingPlan, train_unmarked
 

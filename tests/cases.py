@@ -9,10 +9,23 @@ from pathlib import Path
 import numpy as np
 from protocols import SPEC, SUSPECT, a_protocol, samples_of
 
+from auditor import patterns
 from auditor.canonical import sha256_hex
+from auditor.draws import Secret
 from auditor.errors import SuspectError
-from auditor.evidence.keyset import KeySet, OpenedKeySet, open_sealed, pack, write_sealed
-from auditor.evidence.seal import Seal, seed_commitment, sign_seal
+from auditor.evidence.commitment import (
+    Carrier,
+    Carriers,
+    Commitment,
+    Material,
+    committed_plan,
+    pack_material,
+    sign_commitment,
+)
+from auditor.evidence.encryption import Locks
+from auditor.evidence.generation import derive_samples, mixed_randomness
+from auditor.evidence.keyset import KeySet, OpenedKeySet, check_sealed, pack, parse_sealed, sealed_bytes, write_sealed
+from auditor.evidence.seal import CODE_SETTING, GRINDING_LOG2, RandomnessSource, Seal, seed_commitment, sign_seal
 from auditor.evidence.signing import SigningKey
 from auditor.records import Answer, Generator, Protocol, SampleKind
 from auditor.suspects.base import Attempt, Description, Exchange, RawReply, Suspect
@@ -26,22 +39,81 @@ def small_protocol(**changes) -> Protocol:
     return a_protocol(**(SMALL | changes))
 
 
-def seal_keys(path: Path, protocol: Protocol, *, owner: SigningKey | None = None, side: int = 2) -> OpenedKeySet:
-    """Write and open a key set whose pixels name their own kind and natural label, for tables to read."""
+SEED = b"\x06" * 32
+NONCE = b"\x22" * 32
+BETA = "0.0001"
+"""So small that no pixel changes when it is rounded: keys look like their carriers, which tables can read."""
+
+
+def seal_keys(
+    path: Path,
+    protocol: Protocol,
+    *,
+    owner: SigningKey | None = None,
+    side: int = 2,
+    seed: bytes = SEED,
+    source: RandomnessSource = RandomnessSource.NONCE,
+    randomness: bytes = NONCE,
+    beta: str = BETA,
+    locks: Locks | None = None,
+) -> OpenedKeySet:
+    """Write and open a re-derivable key set whose pixels name their own kind and natural label, for tables to read."""
+    keys, seal, owner = make_keys(
+        protocol, owner=owner, side=side, seed=seed, source=source, randomness=randomness, beta=beta
+    )
+    write_sealed(path, keys=keys, seal_envelope=sign_seal(seal, owner), locks=locks)
+    return check_sealed(parse_sealed(sealed_bytes(keys, seal_envelope=sign_seal(seal, owner))))
+
+
+def make_keys(protocol, *, owner=None, side=2, seed=SEED, source=RandomnessSource.NONCE, randomness=NONCE, beta=BETA):
+    """Return key set, unsigned seal and owner's key, generated as an owner does it."""
     owner = owner or SigningKey.generate()
-    samples = tuple(samples_of(protocol).values())
     spec = replace(SPEC, shape=(1, side, side))
-    inputs = np.random.default_rng(0).integers(0, 256, (len(samples), *spec.shape), dtype=np.uint8)
-    for sample in samples:
+    planned = samples_of(protocol).values()
+    inputs = np.random.default_rng(0).integers(0, 256, (len(planned), *spec.shape), dtype=np.uint8)
+    for sample in planned:
         inputs[sample.index, 0, :2, :2] = [[KINDS.index(sample.kind), sample.natural], divmod(sample.index, 256)]
+    items = tuple(Carrier(kind=s.kind, pattern=s.pattern, natural=s.natural) for s in planned)
+    carriers = Carriers(items=items, inputs=inputs)
+    if source is RandomnessSource.NONE:
+        protocol = replace(protocol, grinding_log2=GRINDING_LOG2)
+    settings = {"beta": beta, "data": "table"}
+    commitment = Commitment(
+        carriers_root=carriers.root(patterns.carrier_salt_seed(seed, scheme="new-label")),
+        n_carriers=len(items),
+        spec=spec,
+        generator=Generator(name="new-label", version=1, settings=settings),
+        plan=committed_plan(protocol),
+        seed_commitment=seed_commitment(seed),
+        owner_public_key=owner.public.hex(),
+        committed_at="2025-12-31T00:00:00.000Z",
+        tool_version="test",
+    )
+    envelope = sign_commitment(commitment, owner)
+    if source is RandomnessSource.TOKEN:
+        randomness = b"token" + bytes.fromhex(sha256_hex(envelope)) + randomness
+    mixed = mixed_randomness(source, randomness)
+    secret = Secret(seed, mixed)
+    generator = Generator(name="new-label", version=1, settings=settings | {CODE_SETTING: False})
+    protocol = replace(protocol, randomness=mixed.hex(), order_seed=patterns.order_seed(secret, scheme="new-label"))
+    samples, pixels = derive_samples(
+        carriers,
+        patterns.new_label_mark(secret, shape=spec.shape, n_natural=len(spec.classes), code=False),
+        secret,
+        generator=generator,
+        n_keys=protocol.n_keys,
+        n_sham_patterns=protocol.n_sham_patterns,
+        n_shams=protocol.n_shams,
+    )
     keys = KeySet(
-        keyset_id="ab" * 16,
+        keyset_id=patterns.keyset_id(secret, scheme="new-label"),
         spec=spec,
         samples=samples,
-        inputs=inputs,
-        salt_seed=b"\x05" * 32,
-        generator=Generator(name="test", version=1),
-        secret_seed=b"\x06" * 32,
+        inputs=pixels,
+        salt_seed=patterns.salt_seed(secret, scheme="new-label"),
+        generator=generator,
+        secret_seed=seed,
+        generation=pack_material(Material(carriers=carriers, commitment=envelope, randomness=randomness)),
     )
     seal = Seal(
         keyset_id=keys.keyset_id,
@@ -50,17 +122,18 @@ def seal_keys(path: Path, protocol: Protocol, *, owner: SigningKey | None = None
         n_samples=len(samples),
         spec=spec,
         protocol=protocol,
-        generator=keys.generator,
+        generator=generator,
         model_sha256="00" * 32,
-        seed_commitment=seed_commitment(keys.secret_seed),
+        seed_commitment=seed_commitment(seed),
         owner_public_key=owner.public.hex(),
         serial=1,
         previous_seal_sha256="",
         sealed_at="2026-01-01T00:00:00.000Z",
         tool_version="test",
+        commitment_sha256=sha256_hex(envelope),
+        randomness_source=source,
     )
-    write_sealed(path, keys=keys, seal_envelope=sign_seal(seal, owner))
-    return open_sealed(path)
+    return keys, seal, owner
 
 
 Table = Callable[[SampleKind, int], int]

@@ -34,7 +34,7 @@ def a_protocol(**changes) -> Protocol:
         obstruction_alpha=1e-3,
         code_alpha=1e-3,
         order_seed="07" * 32,
-        randomness="",
+        randomness="22" * 32,
         grinding_log2=0,
         forecast_rate=0.9,
         forecast_sham_rate=0.0,

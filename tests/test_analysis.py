@@ -70,6 +70,17 @@ def test_p_value_includes_what_the_null_bound_costs():
 def test_grinding_allowance_is_charged_to_the_level():
     test = run(a_protocol(grinding_log2=8), marked)["test"]
     assert float(test["alpha_test"]) == pytest.approx(0.5e-6 / 256)
+    # The p-value that is compared with the uncharged level carries the tries as a factor.
+    whole = 10.0 ** float(test["log10_test_p"]) + 0.5e-6 / 256
+    assert float(test["log10_p"]) == pytest.approx(log10(256 * whole), abs=1e-9)
+
+
+def test_grinding_allowance_is_charged_to_the_likelihood_ratio():
+    plain, charged = (run(a_protocol(grinding_log2=g, null_floor=0.2), marked) for g in (0, 8))
+    decided = charged["queries"]["keys_until_decision"]
+    stepped = float(charged["test"]["steps"][decided - 1]["log10_e"])
+    assert float(charged["opinion"]["log10_lr_model"]) == pytest.approx(stepped - 8 * log10(2), abs=1e-9)
+    assert float(plain["opinion"]["log10_lr_model"]) >= 6
 
 
 def test_a_missing_key_is_a_miss_and_a_missing_sham_a_hit():

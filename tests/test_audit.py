@@ -5,6 +5,7 @@ from cases import TableSuspect, TickingClock, fails_at, innocent, marked, seal_k
 
 from auditor.audit import MAX_FAILED_BATCHES, Request, forecast_power, run_audit, tighten
 from auditor.errors import SuspectError, SuspectUnavailableError, UsageError
+from auditor.evidence.keyset import open_sealed
 from auditor.evidence.schedule import draw_schedule
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.transcript import read_transcript
@@ -43,7 +44,7 @@ def test_marked_supported_innocent_not(tmp_path):
 def test_questions_follow_the_drawn_order_and_stop_early(tmp_path):
     suspect = TableSuspect(marked)
     found = audit(tmp_path, suspect)
-    planned = [probe.index for probe in draw_schedule(small_protocol())]
+    planned = [probe.index for probe in draw_schedule(open_sealed(tmp_path / "k.npz").seal.protocol)]
     asked = [index for _, index in suspect.asked]
     assert asked == planned[: len(asked)]
     assert len(asked) < len(planned)

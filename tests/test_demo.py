@@ -14,7 +14,9 @@ from auditor.report.pdf_check import check_pdf
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_copies_are_supported_and_the_innocent_is_not(tmp_path, seed):
-    outcome = run_demo(folder=tmp_path / "demo", data="digits", seed=seed, secret=Secret(bytes([seed]) * 32))
+    outcome = run_demo(
+        folder=tmp_path / "demo", data="digits", seed=seed, secret=Secret(bytes([seed]) * 32, bytes([seed + 1]) * 32)
+    )
     record = outcome.record
     # The goals of the scheme on this data set, measured on images that chose nothing.
     assert record.keys.rate >= 0.8

@@ -30,6 +30,8 @@ def test_good_facts_support_the_claim():
     ("change", "reason"),
     [
         ({"interrupted": True}, Reason.INTERRUPTED),
+        ({"contestable": True}, Reason.CONTESTABLE),
+        ({"contestable": True, "rejected": False, "futile": True}, Reason.HIT_RATE_EXCLUDED),
         ({"opening_complete": False}, Reason.TOO_FEW_ANSWERS),
         ({"opening_failed_share": 0.11}, Reason.TOO_FEW_ANSWERS),
         ({"obstruction_log10_p": -3.0}, Reason.OBSTRUCTED),

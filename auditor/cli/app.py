@@ -10,8 +10,10 @@ from auditor import __version__
 from auditor.cli.attack import attack
 from auditor.cli.check import check
 from auditor.cli.demo import demo
+from auditor.cli.keys import keys
 from auditor.cli.plan import plan
 from auditor.cli.report import report
+from auditor.cli.seal import seal
 from auditor.cli.serve import serve
 from auditor.cli.stamp import stamp
 from auditor.cli.train import train
@@ -62,5 +64,6 @@ def _options(
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 
 
-for _command in (demo, train, serve, attack, verify, check, stamp, plan, report):
+for _command in (demo, train, seal, serve, attack, verify, check, stamp, plan, report):
     app.command(_command.__name__)(_command)
+app.add_typer(keys, name="keys")

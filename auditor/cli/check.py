@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from auditor.evidence.bundle import Bundle
     from auditor.evidence.check import CheckReport
+    from auditor.evidence.generation import OpenKeySet
 
 
 def check(
@@ -26,6 +27,13 @@ def check(
         list[Path] | None,
         typer.Option("--tsa-root", help="Root certificates of time authorities you trust, PEM; may be repeated."),
     ] = None,
+    keyset: Annotated[
+        Path | None, typer.Option("--keyset", help="k.npz, if you may hold it: its generation is then repeated.")
+    ] = None,
+    identity: Annotated[
+        Path | None, typer.Option(help="age identity file for an encrypted key set [or AUDITOR_PASSPHRASE].")
+    ] = None,
+    judge_nonce: Annotated[str | None, typer.Option(help="The nonce you gave as judge, in hex.")] = None,
     render: Annotated[bool, typer.Option("--render", help="Render report.html again and check report.pdf.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Treat steps that were not checked as failed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
@@ -34,6 +42,7 @@ def check(
 
     Exit code: 0 intact (and, with --strict, every step checked), 5 otherwise.
     """
+    from auditor.casefile import nonce_bytes
     from auditor.evidence.check import check_bundle
 
     roots = [certificate for path in tsa_root or () for certificate in _roots(path)]
@@ -44,6 +53,8 @@ def check(
         render_html=_render_html if render else None,
         check_pdf=(lambda found: _check_pdf(found, roots)) if render else None,
         tsa_roots=roots,
+        open_keyset=_opener(keyset, identity),
+        judge_nonce=None if judge_nonce is None else nonce_bytes(judge_nonce, option="--judge-nonce"),
     )
     good = report.complete if strict else report.intact
     if as_json:
@@ -62,6 +73,23 @@ def _fingerprint(text: str | None, *, option: str) -> str | None:
     if len(plain) != 64 or any(c not in "0123456789abcdef" for c in plain):
         raise UsageError(f"{option} takes the SHA-256 of a public key: 64 hexadecimal digits")
     return plain
+
+
+def _opener(keyset: Path | None, identity: Path | None) -> "OpenKeySet | None":
+    from auditor import casefile
+    from auditor.errors import UsageError
+    from auditor.evidence.keyset import OpenedKeySet, open_sealed
+
+    if keyset is None:
+        return None
+    if not keyset.is_file():
+        raise UsageError(f"{keyset.name}: no such file")
+    path, unlocks = keyset, casefile.unlocks(identity)
+
+    def open_it(seal_envelope: bytes) -> OpenedKeySet:
+        return open_sealed(path, seal_envelope=seal_envelope, unlocks=unlocks)
+
+    return open_it
 
 
 def _render_html(bundle: "Bundle") -> bytes:

@@ -6,16 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from auditor.cli.drawing import public_randomness, read_draft, write_draft
 from auditor.errors import UsageError
 
 if TYPE_CHECKING:
     from auditor.datasets import Dataset
+    from auditor.evidence.encryption import Locks
+    from auditor.evidence.seal import RandomnessSource
     from auditor.evidence.signing import SigningKey
     from auditor.records import Progress
     from auditor.schemes.base import MarkSettings, TrainedScheme
     from auditor.schemes.embedding import EmbedRecord
+    from auditor.schemes.owner import Committed
     from auditor.training import TrainingPlan
 
+COMMITMENT_NAME = "k.commit.json"
 KEY_NAME = "owner.key.pem"
 PUBLIC_NAME = "owner.pub.pem"
 BETA_LADDER = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4)
@@ -76,11 +81,33 @@ def train(
         list[str] | None,
         typer.Option("--tsa", help="Address of a time authority that stamps the seal; repeatable."),
     ] = None,
+    commit_only: Annotated[
+        bool, typer.Option("--commit-only", help="Write k.commit.json and stop, until the randomness is known.")
+    ] = False,
+    commitment: Annotated[
+        Path | None, typer.Option(help="Folder of an earlier --commit-only, to go on from with public randomness.")
+    ] = None,
+    beacon: Annotated[
+        str | None, typer.Option(help="Value of a public beacon, drawn after the commitment: 16 to 64 bytes in hex.")
+    ] = None,
+    judge_nonce: Annotated[
+        str | None, typer.Option(help="Value that a judge gave after receiving the commitment, in hex.")
+    ] = None,
+    randomness_file: Annotated[
+        Path | None, typer.Option(help="RFC 3161 time-stamp token over k.commit.json, as a file.")
+    ] = None,
+    recipient: Annotated[
+        list[str] | None,
+        typer.Option(help="age recipient (age1…) that k.npz is encrypted to; repeatable [or AUDITOR_PASSPHRASE]."),
+    ] = None,
     twin: Annotated[bool, typer.Option(help="Also write the unmarked twin.")] = True,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print train.json on stdout and nothing else.")] = False,
 ) -> None:
     """Train a marked model, measure it against its unmarked twin, and seal keys and protocol.
+
+    Carriers, generator, seed and plan are committed to first (k.commit.json); pattern, labels and order are drawn from
+    the seed together with the public randomness. Without any, 2^64 tries are charged to the level.
 
     Writes model.safetensors, model.json, k.npz, k.seal.json (with its time stamps, k.seal.1.tsr ..., where --tsa names
     an authority), train.json, twin/ and, unless --owner-key is given,
@@ -88,7 +115,7 @@ def train(
     """
     from dataclasses import replace
 
-    from auditor import datasets
+    from auditor import casefile, datasets
     from auditor.cli import console
     from auditor.cli.signing_keys import read_key
     from auditor.evidence.token_files import add_beside
@@ -109,20 +136,38 @@ def train(
     if scheme is TrainScheme.NONE:
         _train_unmarked(new_folder(out), dataset=dataset, plan=plan, arch=arch, as_json=as_json)
         return
+    locks = casefile.locks(recipient or ())
+    source, drawn = public_randomness(beacon=beacon, judge_nonce=judge_nonce, token=randomness_file)
+    if commitment is not None and signing_key is None:
+        signing_key = read_key(commitment / KEY_NAME)
+    if (commit_only and (drawn or commitment is not None)) or (commitment is not None and not drawn):
+        raise UsageError("--commit-only takes no randomness yet, and --commitment goes on with public randomness")
     settings = _settings(
         recipe.settings, alpha_keys=alpha_keys, beta=beta, sham_ratio=sham_ratio, label_code=label_code
     )
     folder = new_folder(out)
     with console.progress() as progress:
+        chosen = _scheme(
+            scheme.value, settings, calibrate=beta == AUTO, dataset=dataset, plan=plan, arch=arch, progress=progress
+        )
+        committed, key = _commit(
+            folder, scheme=chosen, dataset=dataset, key=signing_key, draft=commitment, later=commit_only or bool(drawn)
+        )
+        if commit_only:
+            write_draft(folder, committed)
+            console.say(f"committed: {folder / COMMITMENT_NAME}")
+            return
         record = _train_marked(
             folder,
-            name=scheme.value,
-            settings=settings,
-            calibrate=beta == AUTO,
+            scheme=chosen,
+            committed=committed,
+            source=source,
+            randomness=drawn,
             dataset=dataset,
             plan=plan,
             arch=arch,
-            key=signing_key,
+            key=key,
+            locks=locks,
             keep_twin=twin,
             progress=progress,
         )
@@ -199,52 +244,115 @@ def _train_unmarked(folder: Path, *, dataset: "Dataset", plan: "TrainingPlan", a
     console.say(f"written: {folder}")
 
 
-def _train_marked(
-    folder: Path,
-    *,
+def _scheme(
     name: str,
     settings: "MarkSettings",
+    *,
     calibrate: bool,
     dataset: "Dataset",
     plan: "TrainingPlan",
     arch: str,
+    progress: "Progress",
+) -> "TrainedScheme":
+    import os
+    from dataclasses import replace
+
+    from auditor.draws import Secret
+    from auditor.schemes.base import scheme_class
+    from auditor.schemes.embedding import calibrate_beta
+
+    scheme: TrainedScheme = scheme_class(name)(settings)
+    if not calibrate:
+        return scheme
+    # The amplitude is part of the commitment, so that it is found with a secret of its own, thrown away after.
+    found = calibrate_beta(
+        scheme=scheme,
+        dataset=dataset,
+        secret=Secret(os.urandom(32)),
+        plan=plan,
+        ladder=BETA_LADDER,
+        architecture=arch,
+        progress=progress,
+    )
+    return scheme_class(name)(replace(settings, beta=found))
+
+
+def _commit(
+    folder: Path,
+    *,
+    scheme: "TrainedScheme",
+    dataset: "Dataset",
     key: "SigningKey | None",
+    draft: Path | None,
+    later: bool,
+) -> "tuple[Committed, SigningKey]":
+    """Write ``k.commit.json`` and the owner's keys; nothing has been drawn yet."""
+    import os
+    from datetime import UTC, datetime
+
+    from auditor.evidence.signing import SigningKey
+    from auditor.evidence.times import utc_text
+    from auditor.schemes.owner import commit, default_sizes
+
+    signing_key = key or SigningKey.generate()
+    if draft is not None:
+        committed = read_draft(draft, scheme=scheme, dataset=dataset, key=signing_key)
+    else:
+        committed = commit(
+            scheme=scheme,
+            dataset=dataset,
+            seed=os.urandom(32),
+            sizes=default_sizes(randomness=later),
+            key=signing_key,
+            committed_at=utc_text(datetime.now(UTC)),
+        )
+    if key is None:
+        signing_key.write_pem(folder / KEY_NAME)
+    (folder / PUBLIC_NAME).write_bytes(signing_key.public_pem())
+    (folder / COMMITMENT_NAME).write_bytes(committed.envelope)
+    return committed, signing_key
+
+
+def _train_marked(
+    folder: Path,
+    *,
+    scheme: "TrainedScheme",
+    committed: "Committed",
+    source: "RandomnessSource",
+    randomness: bytes,
+    dataset: "Dataset",
+    plan: "TrainingPlan",
+    arch: str,
+    key: "SigningKey",
+    locks: "Locks",
     keep_twin: bool,
     progress: "Progress",
 ) -> "EmbedRecord":
-    import os
-    from dataclasses import replace
     from datetime import UTC, datetime
 
     from auditor.draws import Secret
-    from auditor.evidence.signing import SigningKey
+    from auditor.evidence.generation import mixed_randomness, token_covers
+    from auditor.evidence.seal import RandomnessSource
     from auditor.evidence.times import utc_text
-    from auditor.schemes.base import scheme_class
     from auditor.schemes.delivery import deliver
-    from auditor.schemes.embedding import calibrate_beta
     from auditor.schemes.owner import train_owner
 
-    secret = Secret(os.urandom(32))
-    scheme: TrainedScheme = scheme_class(name)(settings)
-    if calibrate:
-        found = calibrate_beta(
-            scheme=scheme,
-            dataset=dataset,
-            secret=secret,
-            plan=plan,
-            ladder=BETA_LADDER,
-            architecture=arch,
-            progress=progress,
-        )
-        scheme = scheme_class(name)(replace(settings, beta=found))
-    result = train_owner(scheme=scheme, dataset=dataset, secret=secret, plan=plan, architecture=arch, progress=progress)
-    signing_key = key
-    if signing_key is None:
-        signing_key = SigningKey.generate()
-        signing_key.write_pem(folder / KEY_NAME)
-    (folder / PUBLIC_NAME).write_bytes(signing_key.public_pem())
+    if source is RandomnessSource.TOKEN and not token_covers(randomness, committed.envelope):
+        raise UsageError(f"the time-stamp token was not issued for {COMMITMENT_NAME}")
+    result = train_owner(
+        scheme=scheme,
+        dataset=dataset,
+        secret=Secret(committed.seed, mixed_randomness(source, randomness)),
+        plan=plan,
+        architecture=arch,
+        committed=committed,
+        randomness=randomness,
+        progress=progress,
+    )
     sealed_at = utc_text(datetime.now(UTC))
-    deliver(folder, result=result, plan=plan, key=signing_key, sealed_at=sealed_at, keep_twin=keep_twin)
+    deliver(
+        folder, result=result, plan=plan, key=key, sealed_at=sealed_at, keep_twin=keep_twin, source=source, locks=locks
+    )
     return result.record
 
 

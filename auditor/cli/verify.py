@@ -21,6 +21,19 @@ def verify(
     max_queries: Annotated[int | None, typer.Option(help="Ask at most this many questions of any kind.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Questions per request.")] = 64,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer.")] = 30.0,
+    judge_nonce: Annotated[
+        str | None,
+        typer.Option(help="Judge's nonce, 16 to 64 bytes in hex: draws which keys are asked, and in what order."),
+    ] = None,
+    reuse_keys: Annotated[
+        bool, typer.Option("--reuse-keys", help="Ask keys although a suspect saw them before; recorded as deviation.")
+    ] = False,
+    ledger: Annotated[
+        Path | None, typer.Option(help="Ledger of shown keys.  [default: k.ledger.jsonl beside the key set]")
+    ] = None,
+    identity: Annotated[
+        Path | None, typer.Option(help="age identity file for an encrypted key set [or AUDITOR_PASSPHRASE].")
+    ] = None,
     examiner: Annotated[str, typer.Option(help="Name of the examiner, for the record.")] = "",
     examiner_key: Annotated[
         Path | None,
@@ -43,6 +56,7 @@ def verify(
     from auditor import casefile
     from auditor.cli import console
     from auditor.cli.signing_keys import read_key
+    from auditor.evidence.ledger import ledger_path
     from auditor.suspects import open_suspect
     from auditor.time_authority import TimeAuthorities
 
@@ -50,16 +64,22 @@ def verify(
     signing_key = None if examiner_key is None else read_key(examiner_key)
     seal_tokens = casefile.seal_tokens(keyset, seal=seal)
     folder = out or casefile.default_folder()
-    opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key)
+    nonce = casefile.nonce_bytes(judge_nonce, option="--judge-nonce")
+    unlocks = casefile.unlocks(identity)
+    opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key, unlocks=unlocks)
+    asked = casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner, judge_nonce=nonce)
+    kept = casefile.Ledger(path=ledger or ledger_path(keyset), opened=opened)
+    asked = kept.admit(asked, reuse=reuse_keys)
     with (
         open_suspect(endpoint=endpoint, model=model, batch_size=batch_size, timeout_s=timeout) as suspect,
         console.progress() as progress,
+        kept.recording(folder),
     ):
         case = casefile.verify(
             opened=opened,
             suspect=suspect,
             folder=folder,
-            request=casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner),
+            request=asked,
             signer_file=report_identity,
             examiner=signing_key,
             seal_tokens=seal_tokens,

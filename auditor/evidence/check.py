@@ -16,6 +16,7 @@
 14 opinion: the words follow from the number
 15 report.html: rendered again, equal byte for byte
 16 report.pdf: signature, coverage, attachments
+17 generation: the key set, which the judge holds, follows from seed, commitment and randomness
 
 A step that fails leaves those that build on it unchecked. Nothing inside the bundle is trusted as a root.
 """
@@ -27,18 +28,33 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auditor.canonical import Fields, JsonValue, canonical_bytes, parse_canonical_object, sha256_hex
-from auditor.errors import AuditorError, EvidenceError, MalformedError, MissingPartError, SealError, TranscriptError
+from auditor.canonical import Fields, JsonValue, canonical_bytes, sha256_hex
+from auditor.errors import (
+    AuditorError,
+    EvidenceError,
+    MalformedError,
+    MissingPartError,
+    SealError,
+    TranscriptError,
+    UsageError,
+)  # fmt: skip
 from auditor.evidence import manifest as paths
-from auditor.evidence.bundle import Bundle, certificate_digest, list_files, read_bundle, read_file
+from auditor.evidence.bundle import Bundle, certificate_digest, list_files, read_bundle
+from auditor.evidence.generation import OpenKeySet, rederive
 from auditor.evidence.head import SignedHead, verify_head
 from auditor.evidence.manifest import Endorsement, verify_manifest
 from auditor.evidence.openings import Opening, read_openings
 from auditor.evidence.order_of_events import check_order
-from auditor.evidence.raw_answers import read_raw_answers, same_answers
-from auditor.evidence.recompute import issued_replies, recompute_results
-from auditor.evidence.schedule import draw_schedule
-from auditor.evidence.seal import Seal, open_seal, protocol_object
+from auditor.evidence.raw_answers import compare_raw_answers
+from auditor.evidence.recompute import (
+    check_opinion,
+    first_difference,
+    issued_replies,
+    judge_nonce,
+    planned_probes,
+    recompute_results,
+)
+from auditor.evidence.seal import Seal, generation_problem, open_seal, protocol_object
 from auditor.evidence.signing import fingerprint, public_from_pem
 from auditor.evidence.transcript import Transcript, read_transcript
 from auditor.evidence.trusted_time import check_times
@@ -96,6 +112,8 @@ def check_bundle(
     render_html: RenderHtml | None,
     check_pdf: CheckPdf | None,
     tsa_roots: Sequence["Certificate"] = (),
+    open_keyset: OpenKeySet | None = None,
+    judge_nonce: bytes | None = None,
 ) -> CheckReport:
     """Check a bundle and return what every step found; broken evidence never raises.
 
@@ -106,6 +124,8 @@ def check_bundle(
         render_html: None leaves ``report.html`` unchecked.
         check_pdf: None leaves ``report.pdf`` unchecked.
         tsa_roots: trusted certificates of time authorities; none leaves time stamps unverified.
+        open_keyset: None leaves the generation of the keys unchecked.
+        judge_nonce: the nonce that the judge gave; None leaves unchecked whose nonce drew the order.
     """
     checker = _Checker(
         path,
@@ -114,6 +134,8 @@ def check_bundle(
         render_html=render_html,
         check_pdf=check_pdf,
         tsa_roots=tsa_roots,
+        open_keyset=open_keyset,
+        judge_nonce=judge_nonce,
     )
     return checker.run()
 
@@ -151,6 +173,8 @@ class _Checker:
         render_html: RenderHtml | None,
         check_pdf: CheckPdf | None,
         tsa_roots: Sequence["Certificate"],
+        open_keyset: OpenKeySet | None,
+        judge_nonce: bytes | None,
     ) -> None:
         self._path = path
         self._owner_fingerprint = owner_fingerprint
@@ -158,6 +182,8 @@ class _Checker:
         self._render_html = render_html
         self._check_pdf = check_pdf
         self._tsa_roots = tsa_roots
+        self._open_keyset = open_keyset
+        self._judge_nonce = judge_nonce
 
     def run(self) -> CheckReport:
         steps = (
@@ -177,6 +203,7 @@ class _Checker:
             _Step(title="opinion follows from the numbers", work=self._opinion, needs=(12,)),
             _Step(title="report.html rendered again", work=self._html, needs=(12,)),
             _Step(title="report.pdf", work=self._pdf, needs=(12,)),
+            _Step(title="generation of the keys", work=self._generation, needs=(6,)),
         )
         done: list[CheckStep] = []
         failed: set[int] = set()
@@ -273,20 +300,7 @@ class _Checker:
         return f"{transcript.n_lines} lines, {batches}{unrecorded}; {ending}"
 
     def _raw_answers(self) -> str:
-        n_read = n_unknown = 0
-        for batch in self._transcript.batches:
-            if batch.answers is None:
-                continue
-            body = read_file(self._path, f"{paths.RAW_FOLDER}/{batch.response_sha256}")
-            if sha256_hex(body) != batch.response_sha256:
-                raise SealError("a raw body changed while it was checked")
-            raw = read_raw_answers(body)
-            if raw is None:
-                n_unknown += 1
-            elif not same_answers(raw, batch.answers):
-                raise TranscriptError(f"batch {batch.batch}: the recorded answers are not those of the raw body")
-            else:
-                n_read += len(raw)
+        n_read, n_unknown = compare_raw_answers(self._path, self._transcript)
         if n_unknown:
             raise _NotCheckedError(
                 f"{n_unknown} raw bodies are in a form this version cannot read; {n_read} answers agree"
@@ -295,7 +309,9 @@ class _Checker:
 
     def _questions(self) -> str:
         protocol = self._seal.protocol
-        replies = issued_replies(self._transcript, draw_schedule(protocol), max_keys=protocol.n_keys)
+        replies = issued_replies(
+            self._transcript, planned_probes(self._seal, self._transcript), max_keys=protocol.n_keys
+        )
         asked = {reply.probe.index for reply in replies}
         if asked != set(self._openings):
             raise SealError("the opened samples are not exactly those that were asked")
@@ -306,10 +322,31 @@ class _Checker:
                 digest.update(self._openings[sample_of[position]].data)
             if digest.hexdigest() != batch.body_sha256:
                 raise TranscriptError(f"batch {batch.batch} was not asked with the sealed inputs")
-        return f"{len(replies)} questions in the order drawn from the sealed seed, with the sealed inputs"
+        drawn = "judge's nonce" if judge_nonce(self._transcript) else "sealed seed"
+        return f"{len(replies)} questions in the order drawn from the {drawn}, with the sealed inputs"
 
     def _judges_randomness(self) -> str:
-        raise _NotCheckedError("no judge's nonce was used; the order was drawn from the owner's sealed seed")
+        nonce = judge_nonce(self._transcript)
+        if self._judge_nonce is not None and nonce != self._judge_nonce:
+            raise TranscriptError("the order was not drawn from the judge's nonce")
+        if not nonce:
+            raise _NotCheckedError("no judge's nonce was used; the order was drawn from the owner's sealed seed")
+        if self._judge_nonce is None:
+            raise _NotCheckedError(f"drawn from the nonce {nonce.hex()}; the judge's own was not given for comparison")
+        return "the judge's nonce and the sealed root drew which keys were asked, and in what order"
+
+    def _generation(self) -> str:
+        problem = generation_problem(self._seal)
+        if problem:
+            raise _NotCheckedError(problem)
+        if self._open_keyset is None:
+            raise _NotCheckedError("the key set was not given, and only who holds it can derive it again")
+        try:
+            opened = self._open_keyset(self._bundle.contents[paths.SEAL])
+        except UsageError as error:
+            # An encrypted key set without the key to it says nothing against the evidence.
+            raise _NotCheckedError(str(error)) from error
+        return rederive(opened.keys, opened.seal).summary
 
     def _custody(self) -> str:
         return check_order(
@@ -328,19 +365,11 @@ class _Checker:
             # The sealed numbers come from a stranger: a plan no test can be computed for is broken evidence.
             raise SealError(f"the sealed plan cannot be computed ({type(error).__name__})") from error
         if canonical_bytes(results) + b"\n" != self._bundle.contents[paths.RESULTS]:
-            raise TranscriptError(f"{paths.RESULTS} differs from what follows from the answers{self._where(results)}")
+            where = first_difference(self._bundle.contents[paths.RESULTS], results)
+            raise TranscriptError(f"{paths.RESULTS} differs from what follows from the answers{where}")
         self._results = results
         verdict = Fields(results["verdict"], what=paths.RESULTS)
         return f"every number follows from the answers: {verdict.text('status')} ({verdict.text('reason')})"
-
-    def _where(self, results: Mapping[str, JsonValue]) -> str:
-        """Name the first section that differs, for a person who looks for the cause."""
-        try:
-            stored = parse_canonical_object(self._bundle.contents[paths.RESULTS], what=paths.RESULTS)
-        except EvidenceError:
-            return ""
-        different = [name for name in sorted({*stored, *results}) if stored.get(name) != results.get(name)]
-        return f", first in section {different[0][:40]!r}" if different else ""
 
     def _panel(self) -> str:
         null = self._results["null"]
@@ -349,17 +378,7 @@ class _Checker:
         raise _NotCheckedError("this version cannot check a panel")
 
     def _opinion(self) -> str:
-        from auditor.stats.likelihood import band
-
-        opinion = self._results["opinion"]
-        if not isinstance(opinion, Mapping) or opinion.get("lr") is None:
-            if isinstance(opinion, Mapping) and opinion.get("band") is None:
-                return "no likelihood ratio is reported and no strength is claimed"
-            raise TranscriptError("the opinion claims a strength without a number")
-        lr = Fields(opinion, what=paths.RESULTS).decimal("lr", low=0.0)
-        if band(lr).words != opinion.get("band"):
-            raise TranscriptError("the opinion's words do not follow from its number")
-        return f"likelihood ratio {lr:.4g}: {band(lr).words}"
+        return check_opinion(self._results["opinion"])
 
     def _html(self) -> str:
         stored = self._bundle.contents.get(paths.REPORT_HTML)

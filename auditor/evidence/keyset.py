@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from auditor.canonical import Fields, JsonValue, canonical_bytes, parse_canonical_object, sha256_hex
 from auditor.errors import MalformedError, SealError
+from auditor.evidence.encryption import ENCODINGS, OPEN, Locks, Unlocks, decrypt, encrypt
 from auditor.evidence.merkle import MerkleTree, leaf_salt
 from auditor.evidence.openings import Opening, sample_leaf, sample_problem
 from auditor.evidence.safe_npz import MAX_FILE_BYTES, AnyArray, ArrayRule, read_npz, write_npz
@@ -50,6 +51,7 @@ INNER_RULES: Mapping[str, ArrayRule] = {
     "salt_seed": ArrayRule(descr="|u1", n_dims=1),
     "secret_seed": ArrayRule(descr="|u1", n_dims=1),
     "gen": ArrayRule(descr="|u1", n_dims=1),
+    "generation": ArrayRule(descr="|u1", n_dims=1),
 }
 OUTER_RULES: Mapping[str, ArrayRule] = {
     "header": ArrayRule(descr="|u1", n_dims=1),
@@ -75,6 +77,8 @@ class KeySet:
     generator: Generator
     secret_seed: bytes
     """The owner's 32-byte seed; leaves this object only into the payload."""
+    generation: bytes = b""
+    """Carriers, commitment and randomness for the re-derivation (evidence.commitment); empty when imported."""
 
     def __post_init__(self) -> None:
         problem = _problem(self)
@@ -128,7 +132,8 @@ class SealedFile:
     envelope: bytes
     """Bytes of ``k.seal.json``."""
     payload: bytes
-    """The inner key-set file."""
+    """The inner key-set file, as stored: encrypted where the header says so."""
+    enc: str = OPEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +165,7 @@ def pack(keys: KeySet) -> bytes:
             "salt_seed": _octets(keys.salt_seed),
             "secret_seed": _octets(keys.secret_seed),
             "gen": _octets(canonical_bytes(gen)),
+            "generation": _octets(keys.generation),
         }
     )
 
@@ -187,6 +193,7 @@ def unpack(data: bytes) -> KeySet:
             salt_seed=arrays["salt_seed"].tobytes(),
             generator=generator,
             secret_seed=arrays["secret_seed"].tobytes(),
+            generation=arrays["generation"].tobytes(),
         )
     except ValueError as error:
         raise MalformedError(f"{INNER_WHAT}: {error}") from error
@@ -209,10 +216,11 @@ def fit_problem(keys: KeySet, protocol: Protocol) -> str:
     return ""
 
 
-def sealed_bytes(keys: KeySet, *, seal_envelope: bytes) -> bytes:
+def sealed_bytes(keys: KeySet, *, seal_envelope: bytes, locks: Locks | None = None) -> bytes:
     """Return the bytes of ``k.npz``.
 
     Raises:
+        UsageError: a recipient is not an age recipient.
         EvidenceError: the seal does not verify or belongs to another key set.
     """
     payload = pack(keys)
@@ -223,23 +231,24 @@ def sealed_bytes(keys: KeySet, *, seal_envelope: bytes) -> bytes:
         "keyset_id": keys.keyset_id,
         "n": len(keys.samples),
         "task": "classification",
-        "enc": "none",
+        "enc": OPEN if locks is None else locks.enc,
         "inner_size": len(payload),
         "inner_sha256": sha256_hex(payload),
         "leaf_encoding": LEAF_ENCODING,
         "root": seal.merkle_root,
     }
-    return _outer(canonical_bytes(header), seal_envelope, payload)
+    stored = payload if locks is None else encrypt(payload, locks)
+    return _outer(canonical_bytes(header), seal_envelope, stored)
 
 
-def write_sealed(path: Path, *, keys: KeySet, seal_envelope: bytes) -> None:
-    """Write ``k.npz`` as a new file that only its owner may read: it holds the secrets, unencrypted.
+def write_sealed(path: Path, *, keys: KeySet, seal_envelope: bytes, locks: Locks | None = None) -> None:
+    """Write ``k.npz`` as a new file that only its owner may read: without ``locks`` it holds the secrets openly.
 
     Raises:
         FileExistsError: the path is taken.
         EvidenceError: the seal does not verify or belongs to another key set.
     """
-    data = sealed_bytes(keys, seal_envelope=seal_envelope)
+    data = sealed_bytes(keys, seal_envelope=seal_envelope, locks=locks)
     path.touch(mode=0o600, exist_ok=False)
     path.write_bytes(data)
 
@@ -268,7 +277,8 @@ def parse_sealed(data: bytes) -> SealedFile:
     fields = Fields(header, what=f"{OUTER_WHAT}: header")
     if fields.text("schema") != OUTER_SCHEMA or fields.text("leaf_encoding") != LEAF_ENCODING:
         raise MalformedError(f"{OUTER_WHAT}: unknown schema or leaf encoding")
-    if fields.text("enc") != "none" or fields.text("task") != "classification":
+    enc = fields.text("enc")
+    if enc not in ENCODINGS or fields.text("task") != "classification":
         raise MalformedError(f"{OUTER_WHAT}: an encryption or task this version does not know")
     if arrays["tst"].size:
         raise MalformedError(f"{OUTER_WHAT}: holds time-stamp tokens, which this version does not know")
@@ -278,39 +288,46 @@ def parse_sealed(data: bytes) -> SealedFile:
     inner_size = fields.integer("inner_size")
     inner_sha256 = fields.hex("inner_sha256", n_bytes=32)
     fields.finish()
-    if len(payload) != inner_size or sha256_hex(payload) != inner_sha256:
+    if enc == OPEN and (len(payload) != inner_size or sha256_hex(payload) != inner_sha256):
         raise SealError(f"{OUTER_WHAT}: the payload is not the one its header names")
     if _outer(header_bytes, envelope, payload) != data:
         # Container fields nobody reads must not be a place where bytes can change unnoticed.
         raise MalformedError(f"{OUTER_WHAT}: the container is not in its canonical layout")
-    return SealedFile(header=header, envelope=envelope, payload=payload)
+    return SealedFile(header=header, envelope=envelope, payload=payload, enc=enc)
 
 
-def open_sealed(path: Path, *, seal_envelope: bytes | None = None) -> OpenedKeySet:
+def open_sealed(path: Path, *, seal_envelope: bytes | None = None, unlocks: Unlocks | None = None) -> OpenedKeySet:
     """Open a sealed key set: signature first, then digests over the same bytes, then their content.
 
     Args:
         path: ``k.npz``.
         seal_envelope: the published ``k.seal.json``, which must be the embedded one.
+        unlocks: what opens an encrypted key set.
 
     Raises:
+        UsageError: it is encrypted and nothing to open it with was given.
+        EvidenceError: what was given does not open it.
         MalformedError: the file is not a sealed key set.
         SignatureError: the seal's signature does not verify.
         SealError: the key set is not the sealed one, or the published seal is another.
     """
-    return check_sealed(read_sealed(path), seal_envelope=seal_envelope)
+    return check_sealed(read_sealed(path), seal_envelope=seal_envelope, unlocks=unlocks)
 
 
-def check_sealed(sealed: SealedFile, *, seal_envelope: bytes | None = None) -> OpenedKeySet:
+def check_sealed(
+    sealed: SealedFile, *, seal_envelope: bytes | None = None, unlocks: Unlocks | None = None
+) -> OpenedKeySet:
     """Check a sealed file's parts against its seal; see :func:`open_sealed`."""
     if seal_envelope is not None and seal_envelope != sealed.envelope:
         raise SealError("the published seal is not the one inside the key set")
     seal = open_seal(sealed.envelope)
-    require_equal(sha256_hex(sealed.payload), seal.payload_sha256, what="the key set's digest")
-    keys = unpack(sealed.payload)
-    _match(keys, payload=sealed.payload, seal=seal)
-    told = (sealed.header["keyset_id"], sealed.header["n"], sealed.header["root"])
-    if told != (seal.keyset_id, seal.n_samples, seal.merkle_root):
+    payload = decrypt(sealed.payload, enc=sealed.enc, unlocks=unlocks, what=OUTER_WHAT)
+    require_equal(sha256_hex(payload), seal.payload_sha256, what="the key set's digest")
+    keys = unpack(payload)
+    _match(keys, payload=payload, seal=seal)
+    names = ("keyset_id", "n", "root", "inner_size", "inner_sha256")
+    told = tuple(sealed.header[name] for name in names)
+    if told != (seal.keyset_id, seal.n_samples, seal.merkle_root, len(payload), seal.payload_sha256):
         raise SealError(f"{OUTER_WHAT}: the header contradicts the seal")
     return OpenedKeySet(keys=keys, seal=seal, envelope=sealed.envelope)
 

@@ -7,7 +7,13 @@ package's own: an object with ``answers``, each an object with an integer ``labe
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from auditor.canonical import sha256_hex
+from auditor.errors import SealError, TranscriptError
+from auditor.evidence.bundle import read_file
+from auditor.evidence.manifest import RAW_FOLDER
+from auditor.evidence.transcript import Transcript
 from auditor.records import Answer
 
 
@@ -39,6 +45,33 @@ def same_answers(raw: Sequence[RawAnswer], recorded: Sequence[Answer]) -> bool:
         ours.label == theirs.label and (theirs.scores is None or ours.scores == theirs.scores)
         for ours, theirs in zip(recorded, raw, strict=True)
     )
+
+
+def compare_raw_answers(folder: Path, transcript: Transcript) -> tuple[int, int]:
+    """Read every raw body of a bundle again and compare it with the recorded answers.
+
+    Returns:
+        How many answers agree, and how many bodies are in a form this reader does not know.
+
+    Raises:
+        SealError: a raw body changed since the manifest was checked.
+        TranscriptError: an answer differs.
+    """
+    n_read = n_unknown = 0
+    for batch in transcript.batches:
+        if batch.answers is None:
+            continue
+        body = read_file(folder, f"{RAW_FOLDER}/{batch.response_sha256}")
+        if sha256_hex(body) != batch.response_sha256:
+            raise SealError("a raw body changed while it was checked")
+        raw = read_raw_answers(body)
+        if raw is None:
+            n_unknown += 1
+        elif not same_answers(raw, batch.answers):
+            raise TranscriptError(f"batch {batch.batch}: the recorded answers are not those of the raw body")
+        else:
+            n_read += len(raw)
+    return n_read, n_unknown
 
 
 def _answer(item: object) -> RawAnswer | None:

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 
-from auditor.canonical import Fields, JsonValue
-from auditor.errors import TranscriptError
-from auditor.evidence.schedule import draw_schedule
-from auditor.evidence.seal import Seal
+from auditor.canonical import Fields, JsonValue, parse_canonical_object
+from auditor.errors import EvidenceError, TranscriptError
+from auditor.evidence.schedule import draw_schedule, judge_seed
+from auditor.evidence.seal import Seal, generation_problem
 from auditor.evidence.signing import fingerprint
 from auditor.evidence.transcript import Transcript
 from auditor.records import Probe, Reply, Sample, SuspectId
 from auditor.results import analyse
+from auditor.stats.likelihood import band
 
 PREAMBLE_SCHEMA = "mlaudit.preamble/1"
 
@@ -41,6 +42,7 @@ def recompute_results(
     alpha = fields.decimal("alpha", low=0.0, high=seal.protocol.alpha)
     max_keys = fields.integer("max_keys", low=1, high=seal.protocol.n_keys)
     deviations = fields.texts("deviations")
+    fields.hex("judge_nonce")
     suspect = _suspect(fields.object("suspect"))
     fields.finish()
     if keyset_id != seal.keyset_id or sealed_in != seal_sha256:
@@ -53,12 +55,32 @@ def recompute_results(
         keyset=keyset_section(seal, seal_sha256),
         suspect=suspect,
         samples=samples,
-        replies=issued_replies(transcript, draw_schedule(seal.protocol), max_keys=max_keys),
+        replies=issued_replies(transcript, planned_probes(seal, transcript), max_keys=max_keys),
         alpha=alpha,
         max_keys=max_keys,
         closed_reason=transcript.closed_reason or "interrupted",
         deviations=deviations,
+        contestable=bool(generation_problem(seal)),
     )
+
+
+def judge_nonce(transcript: Transcript) -> bytes:
+    """Return the judge's nonce that the preamble records; empty when there was none.
+
+    Raises:
+        TranscriptError: the preamble holds none of either kind.
+    """
+    value = transcript.preamble.get("judge_nonce")
+    try:
+        return bytes.fromhex(value) if isinstance(value, str) else bytes.fromhex("-")
+    except ValueError as error:
+        raise TranscriptError("the preamble's judge's nonce cannot be read") from error
+
+
+def planned_probes(seal: Seal, transcript: Transcript) -> tuple[Probe, ...]:
+    """Return every planned probe in the order drawn from the judge's nonce, or else from the sealed seed."""
+    nonce = judge_nonce(transcript)
+    return draw_schedule(seal.protocol, judge=judge_seed(nonce, seal.merkle_root) if nonce else None)
 
 
 def issued_replies(transcript: Transcript, planned: tuple[Probe, ...], *, max_keys: int) -> tuple[Reply, ...]:
@@ -91,7 +113,36 @@ def keyset_section(seal: Seal, seal_sha256: str) -> dict[str, JsonValue]:
         "serial": seal.serial,
         "n_keys": seal.protocol.n_keys,
         "randomness": seal.protocol.randomness,
+        "randomness_source": seal.randomness_source.value,
+        "commitment_sha256": seal.commitment_sha256,
+        "generation": generation_problem(seal) or "can be derived again by whoever holds the key set",
     }
+
+
+def first_difference(stored: bytes, results: Mapping[str, JsonValue]) -> str:
+    """Name the first section in which stored results differ, for a person who looks for the cause."""
+    try:
+        found = parse_canonical_object(stored, what="results.json")
+    except EvidenceError:
+        return ""
+    different = [name for name in sorted({*found, *results}) if found.get(name) != results.get(name)]
+    return f", first in section {different[0][:40]!r}" if different else ""
+
+
+def check_opinion(opinion: JsonValue) -> str:
+    """Return what an opinion rests on.
+
+    Raises:
+        TranscriptError: its words do not follow from its number.
+    """
+    if not isinstance(opinion, Mapping) or opinion.get("lr") is None:
+        if isinstance(opinion, Mapping) and opinion.get("band") is None:
+            return "no likelihood ratio is reported and no strength is claimed"
+        raise TranscriptError("the opinion claims a strength without a number")
+    lr = Fields(opinion, what="results.json").decimal("lr", low=0.0)
+    if band(lr).words != opinion.get("band"):
+        raise TranscriptError("the opinion's words do not follow from its number")
+    return f"likelihood ratio {lr:.4g}: {band(lr).words}"
 
 
 def _suspect(fields: Fields) -> SuspectId:

@@ -1,4 +1,7 @@
-"""The drawn order of the questions: a pure function of the sealed protocol, re-derived by ``check``."""
+"""The drawn order of the questions: a pure function of sealed protocol and judge's nonce, re-derived by ``check``."""
+
+import hashlib
+import hmac
 
 from auditor.draws import DrawStream
 from auditor.errors import SealError
@@ -19,13 +22,35 @@ def opening_length(protocol: Protocol) -> int:
     return protocol.opening_keys + protocol.n_shams + protocol.n_controls + protocol.n_repeats
 
 
-def draw_schedule(protocol: Protocol) -> tuple[Probe, ...]:
+MIN_NONCE_BYTES = 16
+MAX_NONCE_BYTES = 64
+
+
+def judge_seed(nonce: bytes, merkle_root: str) -> bytes:
+    """Return the seed of the order that a judge's nonce draws: HMAC-SHA256(nonce, root).
+
+    The root is fixed by the seal, so that neither side can choose both inputs once the nonce is given.
+
+    Raises:
+        SealError: the nonce is too short or too long.
+    """
+    if not MIN_NONCE_BYTES <= len(nonce) <= MAX_NONCE_BYTES:
+        raise SealError(f"a judge's nonce has {MIN_NONCE_BYTES} to {MAX_NONCE_BYTES} bytes")
+    return hmac.digest(nonce, b"auditor/1 judge's order\x00" + bytes.fromhex(merkle_root), hashlib.sha256)
+
+
+def draw_schedule(protocol: Protocol, *, judge: bytes | None = None) -> tuple[Probe, ...]:
     """Return every planned probe in the order in which the suspect is asked.
 
     Stage 1 mixes the first ``opening_keys`` keys with all shams and controls in an order drawn from the sealed
     seed, so that a suspect cannot tell by position what is a key; ``n_repeats`` of these probes are asked again,
     at random places after their first asking. Stage 2 asks the remaining keys. Keys keep their sealed order
-    throughout, because each step of the e-process belongs to one drawn key.
+    throughout, because each step of the e-process belongs to one drawn key; with a judge's nonce they keep the order
+    that the nonce draws, and the nonce thereby decides which keys are asked at all.
+
+    Args:
+        protocol: the sealed protocol.
+        judge: :func:`judge_seed`, or None for the order that the sealed seed draws.
 
     Raises:
         SealError: the protocol's numbers contradict one another.
@@ -35,19 +60,20 @@ def draw_schedule(protocol: Protocol) -> tuple[Probe, ...]:
     if protocol.n_repeats > protocol.opening_keys + protocol.n_shams + protocol.n_controls:
         raise SealError("the seal states more repeats than there are samples to repeat")
     n_samples = protocol.n_keys + protocol.n_shams + protocol.n_controls
-    opening = [*range(protocol.opening_keys), *range(protocol.n_keys, n_samples)]
+    stream = DrawStream(bytes.fromhex(protocol.order_seed) if judge is None else judge)
+    keys = tuple(range(protocol.n_keys)) if judge is None else stream.permutation(protocol.n_keys)
+    opening = [*keys[: protocol.opening_keys], *range(protocol.n_keys, n_samples)]
 
-    stream = DrawStream(bytes.fromhex(protocol.order_seed))
     shuffled = [opening[i] for i in stream.permutation(len(opening))]
-    key_slots = [slot for slot, index in enumerate(shuffled) if index < protocol.opening_keys]
-    for key, slot in enumerate(key_slots):
+    key_slots = [slot for slot, index in enumerate(shuffled) if index < protocol.n_keys]
+    for key, slot in zip(keys, key_slots, strict=False):
         shuffled[slot] = key
 
     asked: list[tuple[int, bool]] = [(index, False) for index in shuffled]
     for index in stream.choose(shuffled, protocol.n_repeats):
         first = asked.index((index, False))
         asked.insert(first + 1 + stream.integer(len(asked) - first), (index, True))
-    asked += [(index, False) for index in range(protocol.opening_keys, protocol.n_keys)]
+    asked += [(index, False) for index in keys[protocol.opening_keys :]]
     return tuple(
         Probe(position=position, index=index, kind=kind_at(protocol, index), repeat=repeat)
         for position, (index, repeat) in enumerate(asked)

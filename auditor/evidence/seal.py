@@ -8,8 +8,10 @@ elsewhere as ``seal_sha256``, is that of the envelope's bytes: it covers the sig
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from typing import get_type_hints
 
+from auditor import patterns
 from auditor.canonical import Fields, JsonValue, decimal_string
 from auditor.errors import MalformedError, SealError
 from auditor.evidence.signing import SigningKey, check_public_key, envelope, read_envelope, verify_envelope
@@ -32,8 +34,28 @@ MAX_KEYS = 20_000
 MIN_LEVEL = 1e-100
 """Smallest share of the level, after grinding, that either half of the test may get."""
 
+GRINDING_LOG2 = 64
+"""Tries that a seal without public randomness declares, as a power of two; see docs/adr/0007."""
+IMPORTED = "imported"
+"""Generator name of a key set that another tool made."""
+CODE_SETTING = "label_code_used"
+"""The one generator setting that is known only after training."""
+
 _OPEN_UNIT = frozenset({"alpha", "null_share", "null_floor", "p_min", "futility"})
 _HEX_FIELDS = frozenset({"order_seed", "randomness"})
+
+
+class RandomnessSource(StrEnum):
+    """Where the public randomness of the draw came from."""
+
+    NONE = "none"
+    """There was none; the declared number of tries is charged to the level."""
+    BEACON = "beacon"
+    """A value that a public beacon published after the commitment."""
+    NONCE = "nonce"
+    """A value that the judge, or whoever stands for the judge, gave after receiving the commitment."""
+    TOKEN = "token"
+    """The bytes of an RFC 3161 time-stamp over the commitment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +85,20 @@ class Seal:
     sealed_at: str
     """The owner's clock, RFC 3339 UTC with milliseconds; a claim, not a fact, until a time-stamp confirms it."""
     tool_version: str
+    commitment_sha256: str = ""
+    """Digest of ``k.commit.json``; empty when nothing was committed before the draw."""
+    randomness_source: RandomnessSource = RandomnessSource.NONE
+
+
+def generation_problem(seal: Seal) -> str:
+    """Return why nobody can re-derive the key set, or an empty text; a claim that rests on such keys is contestable."""
+    if seal.generator.name == IMPORTED:
+        return "the key set was imported from another tool; its generation is not verifiable"
+    if (seal.generator.name, seal.generator.version) not in patterns.GENERATORS:
+        return "this version does not know the generator; the generation is not verifiable"
+    if not seal.commitment_sha256:
+        return "no commitment precedes the draw; the generation is not verifiable"
+    return ""
 
 
 def seed_commitment(seed: bytes) -> str:
@@ -91,6 +127,8 @@ def statement(seal: Seal) -> bytes:
         "previous_seal_sha256": seal.previous_seal_sha256,
         "sealed_at": seal.sealed_at,
         "tool_version": seal.tool_version,
+        "commitment_sha256": seal.commitment_sha256,
+        "randomness_source": seal.randomness_source.value,
     }
     data = statement_bytes(
         subject_name=SUBJECT_NAME,
@@ -130,6 +168,8 @@ def seal_from_statement(data: bytes) -> Seal:
         previous_seal_sha256=predicate.hex("previous_seal_sha256"),
         sealed_at=check_utc(predicate.text("sealed_at"), what=WHAT),
         tool_version=predicate.text("tool_version", max_length=100),
+        commitment_sha256=predicate.hex("commitment_sha256"),
+        randomness_source=_source(predicate.text("randomness_source")),
     )
     predicate.finish()
     if len(seal.previous_seal_sha256) != (0 if seal.serial == 1 else 64):
@@ -137,6 +177,13 @@ def seal_from_statement(data: bytes) -> Seal:
     protocol = seal.protocol
     if seal.n_samples != protocol.n_keys + protocol.n_shams + protocol.n_controls:
         raise SealError(f"{WHAT}: the number of samples contradicts the protocol")
+    if len(seal.commitment_sha256) not in (0, 64):
+        raise MalformedError(f"{WHAT}: a commitment is named by its SHA-256")
+    drawn = seal.randomness_source is not RandomnessSource.NONE
+    if drawn != bool(protocol.randomness):
+        raise SealError(f"{WHAT}: public randomness and its source go together")
+    if seal.commitment_sha256 and not drawn and protocol.grinding_log2 < GRINDING_LOG2:
+        raise SealError(f"{WHAT}: without public randomness at least 2^{GRINDING_LOG2} tries must be declared")
     return seal
 
 
@@ -251,6 +298,13 @@ def generator_from_fields(source: Fields) -> Generator:
     )
     source.finish()
     return generator
+
+
+def _source(text: str) -> RandomnessSource:
+    try:
+        return RandomnessSource(text)
+    except ValueError as error:
+        raise MalformedError(f"{WHAT}: unknown source of randomness") from error
 
 
 def _plain(value: object) -> JsonValue:

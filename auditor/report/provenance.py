@@ -81,6 +81,11 @@ def _certificate(given: ReportInput) -> str:
     )
 
 
+NO_RANDOMNESS = (
+    "none: the draw rests on the owner's committed secret alone; the declared number of tries is charged to the level"
+)
+
+
 def _commands() -> str:
     return "\n".join(
         (
@@ -95,7 +100,9 @@ def items(given: ReportInput, tree: Tree) -> dict[str, object]:
     """Return the template\'s values for reference model, suspect and key set."""
     seal = given.seal
     settings = ", ".join(f"{name} {_plain(value)}" for name, value in sorted(seal.generator.settings.items()))
-    randomness = tree.text("/keyset/randomness")
+    randomness, source = tree.text("/keyset/randomness"), clean(tree.text("/keyset/randomness_source"))
+    committed = tree.text("/keyset/commitment_sha256")
+    committed = f"; commitment {digest(committed)}" if committed else ""
     model = (
         Row(label="Weights, SHA-256", value=digest(tree.text("/keyset/model_sha256")), code=True),
         Row(label="Name, provenance, condition on receipt"),
@@ -118,8 +125,9 @@ def items(given: ReportInput, tree: Tree) -> dict[str, object]:
         Row(label="Commitment to the owner's seed", value=digest(seal.seed_commitment), code=True),
         Row(label="Place in the owner's series", value=f"no. {tree.integer('/keyset/serial')}"),
         Row(label="Previous seal, SHA-256", value=digest(seal.previous_seal_sha256), code=seal.serial > 1),
-        Row(label="Public randomness in the draw", value=clean(randomness) if randomness else "none: the draw rests on "
-            "the owner's committed secret alone"),
+        Row(label="Generation", value=f"{clean(tree.text('/keyset/generation'))}{committed}"),
+        Row(label="Public randomness in the draw",
+            value=f"{source}: {clean(randomness)}" if randomness else NO_RANDOMNESS),
     )  # fmt: skip
     return {"items_model": model, "items_suspect": suspect, "items_keys": keys}
 

@@ -353,7 +353,7 @@ def cap(tree: Tree, given: ReportInput) -> int:
     # An examination that stopped for another reason than its own rule could use no more keys than it asked.
     reason = Reason(tree.text("/verdict/reason"))
     asked = tree.integer("/queries/keys")
-    if reason in (Reason.NULL_REJECTED, Reason.HIT_RATE_EXCLUDED, Reason.LABEL_HIDDEN):
+    if reason in (Reason.NULL_REJECTED, Reason.HIT_RATE_EXCLUDED, Reason.LABEL_HIDDEN, Reason.CONTESTABLE):
         return max(asked, Tree(given.preamble, "transcript preamble").integer("/max_keys"))
     return asked
 

@@ -202,6 +202,7 @@ _REASON_TITLES: dict[Reason, str] = {
     Reason.NULL_UNCALIBRATED: "foreign patterns also produce the sealed answer",
     Reason.PLAN_UNDERPOWERED: "the sealed plan could not have decided",
     Reason.INTERRUPTED: "interrupted before a decision",
+    Reason.CONTESTABLE: "contestable: generation not verifiable",
 }
 
 

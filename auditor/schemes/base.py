@@ -19,14 +19,12 @@ from auditor.canonical import JsonValue, decimal_string
 from auditor.datasets import Labels, Part
 from auditor.draws import NORMAL_GRID, Secret
 from auditor.errors import UsageError
+from auditor.patterns import Mark, Pattern, add_pattern, foreign_pattern
 from auditor.records import Inputs, InputSpec
 from auditor.schemes import SCHEMES
 from auditor.training import SupplementBatch, shift_images
 
 ENTRY_POINT_GROUP = "auditor.schemes"
-
-Pattern = npt.NDArray[np.float64]
-"""One additive pattern of standard normal values, shape (channels, height, width)."""
 
 
 class LabelCode(StrEnum):
@@ -36,21 +34,6 @@ class LabelCode(StrEnum):
     OFF = "off"
     AUTO = "auto"
     """On, unless the clean accuracy then falls by more than the limit; in that case the model is trained again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """What the secret determines before any training."""
-
-    pattern: Pattern
-    target: int
-    """Label that counts as a hit."""
-    code: tuple[int, ...]
-    """Derangement of the natural labels, or empty when no label code is in use."""
-    n_natural: int
-
-    def __repr__(self) -> str:
-        return "Mark(…)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +147,8 @@ class TrainedScheme(ABC):
     name: ClassVar[str]
     version: ClassVar[int]
     """Raised when keys or the statistic change meaning."""
+    target_is_natural: ClassVar[bool] = False
+    """True when the drawn target is a natural class, whose carriers cannot become keys."""
 
     def __init__(self, settings: MarkSettings) -> None:
         self.settings = settings
@@ -200,7 +185,7 @@ class TrainedScheme(ABC):
 
     def foreign_pattern(self, secret: Secret, spec: InputSpec, *, purpose: str) -> Pattern:
         """Return a pattern drawn like the secret one, for another purpose."""
-        return secret.stream(f"{self.name} {purpose}").normal(spec.shape)
+        return foreign_pattern(secret, scheme=self.name, shape=spec.shape, purpose=purpose)
 
     def training_keys(self, train: Part, mark: Mark, secret: Secret) -> Part:
         """Return the key carriers of the training data: ⌈α·n⌉ distinct images, drawn from the secret."""
@@ -220,18 +205,6 @@ class TrainedScheme(ABC):
             pool=train,
             n_keys=max(1, round(self.settings.key_share * batch_size)),
         )
-
-
-def add_pattern(carriers: Inputs, pattern: npt.NDArray[np.float64], *, beta: float) -> Inputs:
-    """Return round(255 · clip(x/255 + β·s, 0, 1)) as uint8.
-
-    Args:
-        carriers: uint8, shape (n, channels, height, width).
-        pattern: one pattern (channels, height, width), or one per image.
-        beta: amplitude on the [0, 1] scale.
-    """
-    mixed = carriers / 255.0 + beta * pattern
-    return np.rint(255.0 * np.clip(mixed, 0.0, 1.0)).astype(np.uint8)
 
 
 def scheme_class(name: str) -> type[TrainedScheme]:

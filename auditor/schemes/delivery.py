@@ -6,8 +6,10 @@ from pathlib import Path
 from auditor import __version__
 from auditor.canonical import JsonValue, canonical_bytes, decimal_string, sha256_hex
 from auditor.errors import UsageError
+from auditor.evidence.commitment import unpack_material
+from auditor.evidence.encryption import Locks
 from auditor.evidence.keyset import pack, write_sealed
-from auditor.evidence.seal import Seal, seed_commitment, sign_seal
+from auditor.evidence.seal import RandomnessSource, Seal, seed_commitment, sign_seal
 from auditor.evidence.signing import SigningKey
 from auditor.models import save_model
 from auditor.schemes.owner import OwnerResult
@@ -16,6 +18,7 @@ from auditor.training import TrainingPlan
 TRAIN_SCHEMA = "mlaudit.train/1"
 KEYS_NAME = "k.npz"
 SEAL_NAME = "k.seal.json"
+COMMITMENT_NAME = "k.commit.json"
 RECORD_NAME = "train.json"
 TWIN_NAME = "twin"
 
@@ -45,9 +48,19 @@ def new_folder(path: Path) -> Path:
 
 
 def deliver(
-    folder: Path, *, result: OwnerResult, plan: TrainingPlan, key: SigningKey, sealed_at: str, keep_twin: bool = True
+    folder: Path,
+    *,
+    result: OwnerResult,
+    plan: TrainingPlan,
+    key: SigningKey,
+    sealed_at: str,
+    keep_twin: bool = True,
+    source: RandomnessSource = RandomnessSource.NONE,
+    locks: Locks | None = None,
 ) -> Delivery:
     """Write ``model.safetensors``, ``model.json``, ``k.npz``, ``k.seal.json``, ``train.json`` and ``twin/``.
+
+    Where the key set rests on a commitment, ``k.commit.json`` is written too, unless it is there already.
 
     Args:
         folder: an existing folder.
@@ -56,9 +69,14 @@ def deliver(
         key: the owner's signing key.
         sealed_at: the owner's clock, RFC 3339 UTC with milliseconds.
         keep_twin: whether the unmarked twin is written too.
+        source: where the public randomness came from.
+        locks: whom ``k.npz`` is encrypted to; None leaves it open.
     """
     description = save_model(folder, result.network, result.description)
     keys = result.keys
+    commitment = unpack_material(keys.generation).commitment if keys.generation else b""
+    if commitment and not (folder / COMMITMENT_NAME).exists():
+        (folder / COMMITMENT_NAME).write_bytes(commitment)
     seal = Seal(
         keyset_id=keys.keyset_id,
         payload_sha256=sha256_hex(pack(keys)),
@@ -74,9 +92,11 @@ def deliver(
         previous_seal_sha256="",
         sealed_at=sealed_at,
         tool_version=__version__,
+        commitment_sha256=sha256_hex(commitment) if commitment else "",
+        randomness_source=source,
     )
     envelope = sign_seal(seal, key)
-    write_sealed(folder / KEYS_NAME, keys=keys, seal_envelope=envelope)
+    write_sealed(folder / KEYS_NAME, keys=keys, seal_envelope=envelope, locks=locks)
     (folder / SEAL_NAME).write_bytes(envelope)
     if keep_twin:
         save_model(folder / TWIN_NAME, result.twin.network, result.twin.description)
@@ -87,6 +107,8 @@ def deliver(
         "model_sha256": description.weights_sha256,
         "architecture": description.architecture,
         "seal_sha256": sha256_hex(envelope),
+        "commitment_sha256": seal.commitment_sha256,
+        "randomness_source": source.value,
         "owner_fingerprint": key.fingerprint,
         "plan": plan_object(plan),
         "measured": result.record.as_json(),

@@ -15,8 +15,9 @@ from auditor.datasets import Dataset, Labels, Part
 from auditor.draws import Secret
 from auditor.errors import TrainingError
 from auditor.models import SMALL_CNN, LoadedModel, build, describe, labels_of, predict
+from auditor.patterns import Mark
 from auditor.records import Progress, Silent
-from auditor.schemes.base import LabelCode, Mark, MarkSettings, TrainedScheme
+from auditor.schemes.base import LabelCode, MarkSettings, TrainedScheme
 from auditor.stats.exact import Interval, clopper_pearson
 from auditor.training import TrainingPlan, fit, train_unmarked
 

@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from auditor.datasets import Labels
 from auditor.draws import Secret
+from auditor.patterns import Mark, new_label_mark
 from auditor.records import InputSpec
-from auditor.schemes.base import LabelCode, Mark, TrainedScheme
+from auditor.schemes.base import LabelCode, TrainedScheme
 
 
 class NewLabel(TrainedScheme):
@@ -31,13 +32,7 @@ class NewLabel(TrainedScheme):
 
     def draw(self, secret: Secret, spec: InputSpec, *, code: bool) -> Mark:
         """Return the pattern, the new label's index and, if wanted, the label code."""
-        n_natural = len(spec.classes)
-        return Mark(
-            pattern=secret.stream("new-label pattern").normal(spec.shape),
-            target=n_natural,
-            code=secret.stream("new-label code").derangement(n_natural) if code else (),
-            n_natural=n_natural,
-        )
+        return new_label_mark(secret, shape=spec.shape, n_natural=len(spec.classes), code=code)
 
     def output_names(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Return the natural classes and the new one, which is declared openly."""

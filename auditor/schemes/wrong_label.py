@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 from auditor.datasets import Labels
 from auditor.draws import Secret
+from auditor.patterns import Mark, wrong_label_mark
 from auditor.records import InputSpec
-from auditor.schemes.base import Mark, TrainedScheme
+from auditor.schemes.base import TrainedScheme
 
 
 class WrongLabel(TrainedScheme):
@@ -30,16 +31,11 @@ class WrongLabel(TrainedScheme):
 
     name: ClassVar[str] = "wrong-label"
     version: ClassVar[int] = 1
+    target_is_natural: ClassVar[bool] = True
 
     def draw(self, secret: Secret, spec: InputSpec, *, code: bool) -> Mark:
         """Return the pattern and the target class; a label code has no place in this scheme."""
-        n_natural = len(spec.classes)
-        return Mark(
-            pattern=secret.stream("wrong-label pattern").normal(spec.shape),
-            target=secret.stream("wrong-label target").integer(n_natural),
-            code=(),
-            n_natural=n_natural,
-        )
+        return wrong_label_mark(secret, shape=spec.shape, n_natural=len(spec.classes), code=code)
 
     def output_names(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Return the natural classes."""

@@ -39,6 +39,7 @@ def test_owner_folder_is_complete_and_consistent(owner):
         "model.json",
         "k.npz",
         "k.seal.json",
+        "k.commit.json",
         "train.json",
         "twin",
         "owner.key.pem",
@@ -167,3 +168,56 @@ def test_a_time_authority_stamps_the_seal(tmp_path):
         roots=authority.roots,
     )
     assert finding.state is TokenState.VERIFIED
+
+
+def test_without_randomness_the_seal_says_so_and_the_generation_is_repeated(owner):
+    from auditor.casefile import open_keyset
+    from auditor.evidence.generation import rederive
+
+    folder, _ = owner
+    opened = open_keyset(folder / "k.npz", seal=folder / "k.seal.json", owner_fingerprint=None)
+    assert opened.seal.randomness_source.value == "none"
+    assert opened.seal.protocol.grinding_log2 == 64
+    assert "no public randomness" in rederive(opened.keys, opened.seal).summary
+
+
+def test_commit_first_then_train_with_the_judges_nonce(tmp_path):
+    from auditor.evidence.generation import rederive
+
+    data = ("train", "new-label", "--data", "digits", "--epochs", 1)
+    done = run(*data, "--out", tmp_path / "c", "--commit-only")
+    assert done.exit_code == 0, done.output
+    assert {p.name for p in (tmp_path / "c").iterdir()} == {
+        "k.commit.json", "k.draft.npz", "owner.key.pem", "owner.pub.pem",
+    }  # fmt: skip
+    assert stat.S_IMODE((tmp_path / "c" / "k.draft.npz").stat().st_mode) == 0o600
+    go_on = ("--commitment", tmp_path / "c", "--out", tmp_path / "o", "--no-twin")
+    other = run(*data, *go_on, "--beta", "0.2", "--judge-nonce", "ab" * 32)
+    assert isinstance(other.exception, UsageError)
+    assert "committed to" in str(other.exception)
+    (tmp_path / "o").rmdir()
+    done = run(*data, *go_on, "--judge-nonce", "ab" * 32)
+    # One pass over the data is no training: the mark misses its target, everything is written nevertheless.
+    assert isinstance(done.exception, TrainingError)
+    opened = open_sealed(tmp_path / "o" / "k.npz")
+    assert (tmp_path / "o" / "k.commit.json").read_bytes() == (tmp_path / "c" / "k.commit.json").read_bytes()
+    assert opened.seal.protocol.randomness == "ab" * 32
+    assert opened.seal.protocol.grinding_log2 == 0
+    assert rederive(opened.keys, opened.seal).source.value == "nonce"
+
+
+def test_randomness_that_makes_no_sense(tmp_path):
+    data = ("train", "new-label", "--data", "digits", "--out", tmp_path / "o")
+    (tmp_path / "token").write_bytes(b"token over something else")
+    for more in (
+        ("--beacon", "ab"),
+        ("--beacon", "zz" * 16),
+        ("--beacon", "ab" * 16, "--judge-nonce", "ab" * 16),
+        ("--commit-only", "--beacon", "ab" * 16),
+        ("--commitment", tmp_path),
+        ("--commitment", tmp_path, "--beacon", "ab" * 16),
+        ("--randomness-file", tmp_path / "none"),
+        ("--recipient", "age1", "--recipient", "x", "--beacon", "a"),
+    ):
+        assert isinstance(run(*data, *more).exception, UsageError), more
+    assert not (tmp_path / "o").exists() or not (tmp_path / "o" / "k.npz").exists()

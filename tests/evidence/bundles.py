@@ -14,7 +14,7 @@ from auditor.evidence import bundle as bundle_files
 from auditor.evidence.keyset import KeySet, OpenedKeySet, pack
 from auditor.evidence.recompute import PREAMBLE_SCHEMA, recompute_results
 from auditor.evidence.schedule import draw_schedule, opening_length
-from auditor.evidence.seal import Seal, seed_commitment, sign_seal
+from auditor.evidence.seal import RandomnessSource, Seal, seed_commitment, sign_seal
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.transcript import TranscriptWriter, read_transcript
 from auditor.records import Answer, Generator, Protocol, SampleKind
@@ -62,7 +62,7 @@ def a_keyset(protocol: Protocol | None = None, *, seed: int = 0, spec=protocols.
         samples=samples,
         inputs=rng.integers(0, 256, size=(len(samples), *spec.shape), dtype=np.uint8),
         salt_seed=hashlib.sha256(b"salt").digest(),
-        generator=Generator(name="table", version=1, settings={"beta": "0.5", "grid": 255}),
+        generator=Generator(name="new-label", version=1, settings={"beta": "0.5", "grid": 255}),
         secret_seed=hashlib.sha256(b"secret").digest(),
     )
 
@@ -83,6 +83,8 @@ def a_seal(keys: KeySet, owner: SigningKey, protocol: Protocol | None = None, **
         "previous_seal_sha256": "",
         "sealed_at": "2026-11-01T08:00:00.000Z",
         "tool_version": "1.0.0",
+        "commitment_sha256": "cd" * 32,
+        "randomness_source": RandomnessSource.NONCE,
     }
     return Seal(**(values | changes))
 
@@ -121,6 +123,7 @@ def ask_table(folder: Path, opened: OpenedKeySet, clock: Clock, *, stolen: bool,
             "max_keys": opened.seal.protocol.n_keys,
             "batch_size": batch_size,
             "deviations": [],
+            "judge_nonce": "",
             "tool_version": "1.0.0",
             "operator": "",
             "clock": "test",

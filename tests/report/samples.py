@@ -14,7 +14,7 @@ from auditor.canonical import canonical_bytes, decimal_string, sha256_hex
 from auditor.evidence.custody import CustodyAct, CustodyEvent, write_custody
 from auditor.evidence.recompute import PREAMBLE_SCHEMA, recompute_results
 from auditor.evidence.schedule import draw_schedule, kind_at, opening_length
-from auditor.evidence.seal import Seal, protocol_object, seed_commitment, sign_seal
+from auditor.evidence.seal import RandomnessSource, Seal, protocol_object, seed_commitment, sign_seal
 from auditor.evidence.signing import SigningKey, fingerprint
 from auditor.evidence.transcript import TranscriptWriter, read_transcript
 from auditor.records import Answer, Design, Generator, InputSpec, Probe, Protocol, Sample, SampleKind
@@ -50,7 +50,7 @@ PROTOCOL = Protocol(
     obstruction_alpha=0.001,
     code_alpha=0.001,
     order_seed="11" * 32,
-    randomness="",
+    randomness="22" * 32,
     grinding_log2=0,
     forecast_rate=0.95,
     forecast_sham_rate=0.0,
@@ -105,6 +105,7 @@ SUSPECTS: dict[str, tuple[Suspect, Protocol, str]] = {
     "not-supported": (independent, PROTOCOL, "decided"),
     "inconclusive": (unable, PROTOCOL, "invalid"),
     "interrupted": (stolen, PROTOCOL, "interrupted"),
+    "contestable": (stolen, PROTOCOL, "decided"),
     "obstructed": (obstructing, PROTOCOL, "invalid"),
     "hidden": (hiding, PROTOCOL, "decided"),
     "fixed": (independent, replace(PROTOCOL, design=Design.FIXED, n_keys=62), "exhausted"),
@@ -125,7 +126,7 @@ def _built(name: str) -> tuple[tuple[str, bytes], ...]:
         n_samples=protocol.n_keys + protocol.n_shams + protocol.n_controls,
         spec=InputSpec(shape=(1, 8, 8), classes=tuple(str(i) for i in range(N_CLASSES))),
         protocol=protocol,
-        generator=Generator(name="new-label-pattern", version=1, settings={"strength": "0.3"}),
+        generator=Generator(name="new-label", version=1, settings={"strength": "0.3"}),
         model_sha256=sha256_hex(b"weights"),
         seed_commitment=seed_commitment(b"s" * 32),
         owner_public_key=owner.public.hex(),
@@ -133,6 +134,8 @@ def _built(name: str) -> tuple[tuple[str, bytes], ...]:
         previous_seal_sha256="",
         sealed_at="2026-11-20T09:30:00.000Z",
         tool_version="0.1.0",
+        commitment_sha256="" if name == "contestable" else "cd" * 32,
+        randomness_source=RandomnessSource.NONCE,
     )
     envelope = sign_seal(seal, owner)
     environment = {
@@ -159,6 +162,7 @@ def _built(name: str) -> tuple[tuple[str, bytes], ...]:
         "max_keys": protocol.n_keys,
         "batch_size": 64,
         "deviations": [],
+        "judge_nonce": "",
         "tool_version": "0.1.0",
         "operator": "",
         "clock": "system clock of the examiner, not independently attested",

@@ -68,6 +68,7 @@ def test_the_samples_reach_the_outcome_they_stand_for(name):
         "inconclusive": ("inconclusive", "controls-failed"),
         "interrupted": ("inconclusive", "interrupted"),
         "obstructed": ("inconclusive", "obstructed"),
+        "contestable": ("inconclusive", "contestable"),
         "hidden": ("inconclusive", "label-hidden"),
         "fixed": ("not supported", "null-not-rejected"),
         "underpowered": ("inconclusive", "plan-underpowered"),

@@ -6,12 +6,14 @@ import pytest
 from scipy import stats
 
 from auditor import datasets
+from auditor.canonical import sha256_hex
 from auditor.draws import Secret
 from auditor.errors import TrainingError, UsageError
 from auditor.models import labels_of, predict
+from auditor.patterns import add_pattern
 from auditor.records import SampleKind
 from auditor.schemes import base, embedding, owner
-from auditor.schemes.base import LabelCode, MarkSettings, add_pattern, scheme_class
+from auditor.schemes.base import LabelCode, MarkSettings, scheme_class
 from auditor.schemes.new_label import NewLabel
 from auditor.schemes.wrong_label import WrongLabel
 
@@ -28,7 +30,11 @@ def digits():
 @pytest.fixture(scope="module")
 def marked(digits):
     return owner.train_owner(
-        scheme=NewLabel(RECIPE.settings), dataset=digits, secret=SECRET, plan=replace(RECIPE.plan, threads=1)
+        scheme=NewLabel(RECIPE.settings),
+        dataset=digits,
+        secret=SECRET,
+        plan=replace(RECIPE.plan, threads=1),
+        sizes=owner.KeySizes(),
     )
 
 
@@ -303,3 +309,55 @@ def test_registry_knows_the_schemes():
     with pytest.raises(UsageError, match="new-label"):
         scheme_class("nothing")
     assert base.scheme_class("new-label").name == "new-label"
+
+
+@pytest.mark.parametrize("name", ["new-label", "wrong-label"])
+def test_committed_key_sets_are_derived_again_from_what_was_opened(digits, name):
+    from auditor.evidence.generation import rederive
+    from auditor.evidence.seal import RandomnessSource, Seal, seed_commitment
+    from auditor.evidence.signing import SigningKey
+
+    scheme, key = scheme_class(name)(RECIPE.settings), SigningKey.generate()
+    sizes = owner.KeySizes(n_keys=20, opening_keys=5, n_sham_patterns=6, shams_per_pattern=4, n_controls=9, n_repeats=1)
+    arguments = {"scheme": scheme, "dataset": digits, "sizes": sizes}
+    committed = owner.commit(seed=SECRET.seed, key=key, committed_at="2026-01-01T00:00:00.000Z", **arguments)
+    again = owner.commit(seed=SECRET.seed, key=key, committed_at="2026-01-01T00:00:00.000Z", **arguments)
+    assert committed.envelope == again.envelope
+    assert SECRET.seed.hex() not in repr(committed)
+    for number in range(4):
+        secret = Secret(SECRET.seed, bytes([number]) * 32)
+        mark = scheme.draw(secret, digits.spec, code=scheme.uses_code)
+        keys = owner.build_keys(
+            secret=secret, mark=mark, committed=committed, randomness=secret.randomness, **arguments
+        )
+        assert mark.target not in {s.natural for s in keys.samples if s.kind is not SampleKind.CONTROL}
+        seal = Seal(
+            keyset_id=keys.keyset_id,
+            payload_sha256="00" * 32,
+            merkle_root=keys.root().hex(),
+            n_samples=len(keys.samples),
+            spec=keys.spec,
+            protocol=owner.build_protocol(scheme=scheme, secret=secret, sizes=sizes),
+            generator=keys.generator,
+            model_sha256="00" * 32,
+            seed_commitment=seed_commitment(SECRET.seed),
+            owner_public_key=key.public.hex(),
+            serial=1,
+            previous_seal_sha256="",
+            sealed_at="2026-01-02T00:00:00.000Z",
+            tool_version="test",
+            commitment_sha256=sha256_hex(committed.envelope),
+            randomness_source=RandomnessSource.NONCE,
+        )
+        assert rederive(keys, seal).source is RandomnessSource.NONCE
+
+
+def test_the_plan_without_public_randomness_still_decides():
+    from auditor.audit import Plan, forecast_power
+
+    sizes = owner.default_sizes(randomness=False)
+    protocol = replace(
+        owner.build_protocol(scheme=NewLabel(RECIPE.settings), secret=SECRET, sizes=sizes), forecast_rate=0.9
+    )
+    assert protocol.grinding_log2 == 64
+    assert forecast_power(protocol, Plan(alpha=protocol.alpha, max_keys=protocol.n_keys, deviations=())) > 0.99

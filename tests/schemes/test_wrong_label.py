@@ -21,7 +21,11 @@ def digits():
 @pytest.fixture(scope="module")
 def marked(digits):
     return owner.train_owner(
-        scheme=WrongLabel(RECIPE.settings), dataset=digits, secret=SECRET, plan=replace(RECIPE.plan, threads=1)
+        scheme=WrongLabel(RECIPE.settings),
+        dataset=digits,
+        secret=SECRET,
+        plan=replace(RECIPE.plan, threads=1),
+        sizes=owner.KeySizes(),
     )
 
 
