@@ -2,19 +2,16 @@
 
 import logging
 import os
-import platform
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auditor import __version__
 from auditor.audit import Audit, Request, run_audit
 from auditor.canonical import JsonValue
+from auditor.environment import environment
 from auditor.errors import (
     EvidenceError,
     InterruptedAuditError,
@@ -49,10 +46,6 @@ PASSPHRASE_VARIABLE = "AUDITOR_PASSPHRASE"
 """Environment variable that holds the passphrase of an encrypted key set; a command line would show it to others."""
 SEAL_NAME = "k.seal.json"
 EXAMINER_KEY_NAME = "examiner.ed25519.pem"
-RECORDED_PACKAGES = (
-    "cryptography", "jinja2", "matplotlib", "numpy", "pyhanko", "pyrage", "requests", "rfc3161-client", "rfc8785",
-    "scipy", "statsmodels", "torch", "weasyprint",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,24 +247,6 @@ class Ledger:
             keys=keys_asked(self.opened.seal, transcript),
         )
         append_showing(self.path, showing, seal=self.opened.seal)
-
-
-def environment() -> dict[str, JsonValue]:
-    """Return versions and platform for env.json."""
-    versions: dict[str, JsonValue] = {}
-    for name in RECORDED_PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return {
-        "schema": "mlaudit.environment/1",
-        "auditor": __version__,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "byte_order": sys.byteorder,
-        "packages": versions,
-    }
 
 
 def examiner_key() -> SigningKey:

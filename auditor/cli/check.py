@@ -43,8 +43,11 @@ def check(
     Exit code: 0 intact (and, with --strict, every step checked), 5 otherwise.
     """
     from auditor.casefile import nonce_bytes
+    from auditor.errors import UsageError
     from auditor.evidence.check import check_bundle
 
+    if not bundle.is_dir():
+        raise UsageError(f"{bundle}: no such folder")
     roots = [certificate for path in tsa_root or () for certificate in _roots(path)]
     report = check_bundle(
         bundle,

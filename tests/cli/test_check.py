@@ -58,10 +58,8 @@ def test_a_wrong_key_ends_with_5(made):
     assert run(made.folder, "--owner-key", "00" * 32).exit_code == 5
 
 
-@pytest.mark.parametrize("name", ["absent", "empty"])
-def test_what_is_no_bundle_ends_with_5(tmp_path, name):
-    (tmp_path / "empty").mkdir()
-    assert run(tmp_path / name).exit_code == 5
+def test_what_is_no_bundle_ends_with_5(tmp_path):
+    assert run(tmp_path).exit_code == 5
 
 
 @pytest.mark.parametrize("text", ["", "abc", "zz" * 32, "00" * 33])
@@ -141,3 +139,8 @@ def test_the_key_set_of_another_seal_fails_the_step(made, tmp_path):
     assert (step["title"], step["outcome"]) == ("generation of the keys", "FAIL")
     assert "not the one inside the key set" in step["detail"]
     assert isinstance(run(made.folder, "--keyset", tmp_path / "none.npz").exception, UsageError)
+
+
+def test_a_bundle_that_is_not_there_is_usage(tmp_path):
+    done = run(tmp_path / "nowhere")
+    assert isinstance(done.exception, UsageError)
