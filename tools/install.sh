@@ -24,6 +24,7 @@ find_python() {
 missing_debian() {
   command -v pdfinfo >/dev/null || printf 'poppler-utils '
   command -v openssl >/dev/null || printf 'openssl '
+  command -v age >/dev/null || printf 'age '
   ldconfig -p | grep -q 'libpango-1.0.so.0' || printf 'libpango-1.0-0 '
   ldconfig -p | grep -q 'libpangoft2-1.0.so.0' || printf 'libpangoft2-1.0-0 '
   ldconfig -p | grep -q 'libharfbuzz-subset.so.0' || printf 'libharfbuzz-subset0 '
@@ -40,7 +41,7 @@ install_debian() {
       as_root=(sudo -n)
     else
       say "these system packages are missing and I may not install them: sudo apt-get install $wanted"
-      say "without libpango the PDF report is not made; without poppler-utils and openssl some tests are skipped"
+      say "without libpango the PDF report is not made; without poppler-utils, openssl and age some tests are skipped"
       return 0
     fi
   fi
