@@ -4,11 +4,9 @@ An attack never sees keys, patterns or seals; whether the mark survived is measu
 """
 
 import copy
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import ClassVar
 
 from auditor.attacks import ATTACKS
@@ -16,6 +14,7 @@ from auditor.canonical import JsonValue, decimal_string
 from auditor.datasets import Part
 from auditor.errors import UsageError
 from auditor.models import LoadedModel
+from auditor.plugins import find_class
 from auditor.records import Progress, Silent
 from auditor.training import accuracy
 
@@ -97,18 +96,4 @@ def attack_class(name: str) -> type[Attack]:
     Raises:
         UsageError: no attack of that name, or its plug-in cannot be loaded.
     """
-    registered: Mapping[str, str] = ATTACKS
-    if name in registered:
-        module, _, attribute = registered[name].partition(":")
-        found = getattr(importlib.import_module(module), attribute)
-    else:
-        plugins = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
-        if not plugins:
-            raise UsageError(f"unknown attack {name!r}; known: {', '.join(sorted(registered))}")
-        try:
-            found = plugins[0].load()
-        except (ImportError, AttributeError) as error:
-            raise UsageError(f"attack {name!r} cannot be loaded ({type(error).__name__})") from error
-    if not (isinstance(found, type) and issubclass(found, Attack)):
-        raise UsageError(f"attack {name!r} is not an Attack")
-    return found
+    return find_class(name, kind="attack", built_in=ATTACKS, group=ENTRY_POINT_GROUP, base=Attack)

@@ -4,12 +4,9 @@ Both built-in schemes mark with one secret additive pattern. KsGen is x/255 + β
 the deployment grid *before* training, so that a black box that accepts 8-bit images sees exactly what was trained.
 """
 
-import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import entry_points
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +17,7 @@ from auditor.datasets import Labels, Part
 from auditor.draws import NORMAL_GRID, Secret
 from auditor.errors import UsageError
 from auditor.patterns import Mark, Pattern, add_pattern, foreign_pattern
+from auditor.plugins import find_class
 from auditor.records import Inputs, InputSpec
 from auditor.schemes import SCHEMES
 from auditor.training import SupplementBatch, shift_images
@@ -213,18 +211,4 @@ def scheme_class(name: str) -> type[TrainedScheme]:
     Raises:
         UsageError: no scheme of that name, or its plug-in cannot be loaded.
     """
-    registered: Mapping[str, str] = SCHEMES
-    if name in registered:
-        module, _, attribute = registered[name].partition(":")
-        found = getattr(importlib.import_module(module), attribute)
-    else:
-        plugins = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == name]
-        if not plugins:
-            raise UsageError(f"unknown scheme {name!r}; known: {', '.join(sorted(registered))}")
-        try:
-            found = plugins[0].load()
-        except (ImportError, AttributeError) as error:
-            raise UsageError(f"scheme {name!r} cannot be loaded ({type(error).__name__})") from error
-    if not (isinstance(found, type) and issubclass(found, TrainedScheme)):
-        raise UsageError(f"scheme {name!r} is not a TrainedScheme")
-    return found
+    return find_class(name, kind="scheme", built_in=SCHEMES, group=ENTRY_POINT_GROUP, base=TrainedScheme)
