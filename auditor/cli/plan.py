@@ -117,6 +117,10 @@ def _show(question: "Question", result: "Forecast", after: "tuple[LossForecast, 
     )
     if result.optimum is not None:
         console.say(f"exact optimum: {result.optimum:.2f} queries for a test made for exactly these rates")
+    console.say(
+        f"Wald's approximation of the SPRT: {result.wald.derived:.2f} queries on a copy, "
+        f"{result.wald.innocent:.2f} on an innocent suspect"
+    )
     columns = (
         "procedure",
         "claims at",
@@ -219,6 +223,10 @@ def _as_json(
         "futility": decimal_string(question.futility),
         "information_limit": decimal_string(result.limit),
         "optimum": _optional(result.optimum),
+        "wald": {
+            "copy": decimal_string(result.wald.derived),
+            "innocent": decimal_string(result.wald.innocent),
+        },
         "procedures": [_procedure_json(row, result.limit) for row in result.procedures],
         "with_keys": None
         if held is None

@@ -82,6 +82,8 @@ class Forecast:
 
     limit: float
     """Mean number of queries below which no test of this level and power can be."""
+    wald: queries.WaldMeans
+    """Wald's approximate means of the SPRT, overshoot ignored; for comparison with hand calculations."""
     procedures: tuple[ProcedureForecast, ...]
     """The default procedure first."""
     optimum: float | None
@@ -158,6 +160,7 @@ def forecast(question: Question, *, keys: int | None = None, optimum: bool = Fal
     limit = queries.information_limit(**levels, **rates)
     return Forecast(
         limit=limit,
+        wald=queries.wald_means(**levels, **rates),
         optimum=least_mean(**levels, **rates) if optimum and limit <= LONGEST_OPTIMUM else None,
         procedures=tuple(row for row in rows if row is not None),
         keys_for_power=default.keys_for_power,

@@ -164,3 +164,17 @@ def test_works_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["scheme"] == "new-label"
+
+
+def test_walds_figures_are_printed_and_are_his_formulas():
+    from math import log
+
+    p1, p0, alpha, beta = 0.8, 0.1, 1e-3, 0.05
+    upper, lower = log((1 - beta) / alpha), log(beta / (1 - alpha))
+    drift = p1 * log(p1 / p0) + (1 - p1) * log((1 - p1) / (1 - p0))
+    expected = ((1 - beta) * upper + beta * lower) / drift
+    arguments = "--scheme wrong-label --p 0.8 --null-rate 0.1 --alpha 1e-3 --power 0.95"
+    shown = invoke(arguments)
+    assert f"Wald's approximation of the SPRT: {expected:.2f} queries on a copy" in shown.stdout
+    signed = json.loads(invoke(f"{arguments} --json").stdout)
+    assert float(signed["wald"]["copy"]) == pytest.approx(expected, rel=1e-12)
