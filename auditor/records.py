@@ -61,6 +61,17 @@ class Design(StrEnum):
     """Ask every key, then test once with the exact binomial tail."""
 
 
+class NullBasis(StrEnum):
+    """Which randomness the null rate of the sealed test rests on."""
+
+    SHAMS = "sham-patterns"
+    """Foreign patterns asked of this suspect bound the rate at which the sealed label is answered by chance."""
+    DRAWN_LABELS = "drawn-labels"
+    """Every sealed label is a uniform draw over the wrong classes of its carrier."""
+    DRAWN_TABLE = "drawn-table"
+    """The table of target classes is a uniform draw over the classes other than each cell's own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
     """Everything that decides the verdict, fixed in the seal before the suspect is asked anything."""
@@ -72,6 +83,7 @@ class Protocol:
     h2: str
     """The alternative, as the report prints it."""
     design: Design
+    null_basis: NullBasis
     alpha: float
     """Level of the claim, in (0, 1)."""
     null_share: float

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from auditor.records import Answer, Design, InputSpec, Probe, Protocol, Reply, Sample, SampleKind, SuspectId
+from auditor.records import Answer, Design, InputSpec, NullBasis, Probe, Protocol, Reply, Sample, SampleKind, SuspectId
 
 SPEC = InputSpec(shape=(1, 2, 2), classes=("a", "b", "c", "d"))
 SUSPECT = SuspectId(uri="http://127.0.0.1:1", kind="http", artefact_sha256="", address="127.0.0.1", declared_name="x")
@@ -17,6 +17,7 @@ def a_protocol(**changes) -> Protocol:
         h1="h1",
         h2="h2",
         design=Design.SEQUENTIAL,
+        null_basis=NullBasis.SHAMS,
         alpha=1e-6,
         null_share=0.5,
         null_floor=0.01,

@@ -17,7 +17,7 @@ from auditor.errors import MalformedError, SealError
 from auditor.evidence.signing import SigningKey, check_public_key, envelope, read_envelope, verify_envelope
 from auditor.evidence.statements import PAYLOAD_TYPE, read_statement, statement_bytes
 from auditor.evidence.times import check_utc
-from auditor.records import Design, Generator, InputSpec, Protocol
+from auditor.records import Generator, InputSpec, Protocol
 
 PREDICATE_TYPE = "https://model-ownership-auditor.example/keyset-seal/v1"
 SUBJECT_NAME = "keyset.inner.npz"
@@ -310,7 +310,7 @@ def _source(text: str) -> RandomnessSource:
 def _plain(value: object) -> JsonValue:
     if isinstance(value, float):
         return decimal_string(value)
-    if isinstance(value, Design):
+    if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, int | str):
         return value
@@ -322,11 +322,11 @@ def _protocol_value(source: Fields, name: str, kind: object) -> int | float | st
         return source.decimal(name, low=0.0, high=1.0)
     if kind is int:
         return source.integer(name, high=MAX_SAMPLES)
-    if kind is Design:
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
         try:
-            return Design(source.text(name))
+            return kind(source.text(name))
         except ValueError as error:
-            raise MalformedError("protocol: unknown design") from error
+            raise MalformedError(f"protocol: unknown {name}") from error
     if kind is not str:
         raise TypeError(f"protocol field {name} has a type this format does not know")
     return source.hex(name) if name in _HEX_FIELDS else source.text(name)

@@ -1,6 +1,6 @@
 """The protocol with its default levels, for key sets of every origin."""
 
-from auditor.records import Design, Protocol
+from auditor.records import Design, NullBasis, Protocol
 
 
 def standard_protocol(
@@ -20,6 +20,7 @@ def standard_protocol(
     forecast_rate: float,
     forecast_sham_rate: float,
     forecast_control_accuracy: float,
+    null_basis: NullBasis = NullBasis.SHAMS,
 ) -> Protocol:
     """Return a protocol whose levels are the defaults of docs/adr/0001; sizes and forecasts are the owner's."""
     h1, h2 = propositions
@@ -29,6 +30,7 @@ def standard_protocol(
         h1=h1,
         h2=h2,
         design=Design.SEQUENTIAL,
+        null_basis=null_basis,
         alpha=1e-6,
         null_share=0.5,
         null_floor=0.01,

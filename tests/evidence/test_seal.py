@@ -128,6 +128,7 @@ def test_a_signed_seal_with_impossible_content_is_refused(changes):
         {"null_floor": "0.0"},
         {"p_min": "-0.5"},
         {"design": "whatever"},
+        {"null_basis": "my own word"},
         {"n_keys": -1},
         {"n_keys": 10**9},
         {"opening_keys": 0},

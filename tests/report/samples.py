@@ -17,7 +17,7 @@ from auditor.evidence.schedule import draw_schedule, kind_at, opening_length
 from auditor.evidence.seal import RandomnessSource, Seal, protocol_object, seed_commitment, sign_seal
 from auditor.evidence.signing import SigningKey, fingerprint
 from auditor.evidence.transcript import TranscriptWriter, read_transcript
-from auditor.records import Answer, Design, Generator, InputSpec, Probe, Protocol, Sample, SampleKind
+from auditor.records import Answer, Design, Generator, InputSpec, NullBasis, Probe, Protocol, Sample, SampleKind
 from auditor.report import inputs
 from auditor.report.inputs import ReportInput
 
@@ -33,6 +33,7 @@ PROTOCOL = Protocol(
     h2="The suspect service answers with a model developed without access to the reference model; it may share "
     "training data, architecture or a public base model with it.",
     design=Design.SEQUENTIAL,
+    null_basis=NullBasis.SHAMS,
     alpha=1e-6,
     null_share=0.5,
     null_floor=0.01,
