@@ -18,7 +18,7 @@ from auditor.report.text import clean, level, p_value, rate
 from auditor.stats.likelihood import SCALE_SOURCE
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Environment, Template
 
 _GENERATOR = re.compile(rb'<meta name="generator" content="([^"<>]*)">')
 TEMPLATE = "report.html.j2"
@@ -187,3 +187,17 @@ def _point(item: JsonValue) -> plots.EvidencePoint:
 
 def _data_uri(svg: bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
+
+
+def template(name: str) -> "Template":
+    """Return one of the package's templates, for pages that are no reports.
+
+    Raises:
+        MissingPartError: the templates are not installed.
+    """
+    return _environment().get_template(name)
+
+
+def stylesheet() -> str:
+    """Return the stylesheet with its fonts, ready for a page's head."""
+    return _style()

@@ -1,0 +1,1 @@
+"""Dry runs: schemes × attacks × seeds → what an audit could show, before anybody is accused of anything."""
