@@ -15,7 +15,8 @@ SUMMARY_NAME = "study.json"
 def dry_run(
     config: Annotated[Path, typer.Argument(help="TOML file: schemes, attacks, seeds, innocents.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of models and records; started again it goes on [default: CONFIG.study].")
+        Path | None,
+        typer.Option(help="Folder of models and records; a second run goes on [default: CONFIG.study]."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes side by side, one thread each.")] = 2,
     ray: Annotated[
@@ -44,7 +45,9 @@ def dry_run(
     (folder / PAGE_NAME).write_bytes(render_page(plan, summaries))
     for trial in trials:
         if trial.record is None:
-            console.warn(f"{trial.spec.scheme_title}, {trial.spec.suspect_title}, seed {trial.spec.owner.seed}: {trial.error}")
+            console.warn(
+                f"{trial.spec.scheme_title}, {trial.spec.suspect_title}, seed {trial.spec.owner.seed}: {trial.error}"
+            )
     if as_json:
         console.print_json(summary)
         return

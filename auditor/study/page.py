@@ -77,9 +77,7 @@ def summary_object(config: StudyConfig, summaries: tuple[SchemeSummary, ...]) ->
         "schema": "mlaudit.study/1",
         "tool_version": __version__,
         "study": _plain(config.study.model_dump()),
-        "schemes": [
-            {**_object(asdict(scheme)), "recommendation": recommendation(scheme)} for scheme in summaries
-        ],
+        "schemes": [{**_object(asdict(scheme)), "recommendation": recommendation(scheme)} for scheme in summaries],
     }
 
 

@@ -109,9 +109,7 @@ def run_study(
     return trials
 
 
-def _make_models(
-    folder: Path, trials: Sequence[TrialSpec], *, workers: Workers, progress: Progress
-) -> dict[str, str]:
+def _make_models(folder: Path, trials: Sequence[TrialSpec], *, workers: Workers, progress: Progress) -> dict[str, str]:
     """Train the owners and innocents that open trials need; return the errors by model."""
     tasks: dict[str, Task] = {}
     for spec in trials:
@@ -200,4 +198,3 @@ def _write_files(folder: Path, files: Files) -> None:
     for name, data in files.items():
         (folder / name).write_bytes(data)
     (folder / COMPLETE).touch()
-

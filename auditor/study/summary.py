@@ -81,8 +81,7 @@ def summarise(trials: Sequence[Trial], *, power: float) -> tuple[SchemeSummary, 
     """
     titles = list(dict.fromkeys(trial.spec.scheme_title for trial in trials))
     return tuple(
-        _scheme(title, [trial for trial in trials if trial.spec.scheme_title == title], power=power)
-        for title in titles
+        _scheme(title, [trial for trial in trials if trial.spec.scheme_title == title], power=power) for title in titles
     )
 
 

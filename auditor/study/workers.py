@@ -4,7 +4,7 @@ import multiprocessing
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,13 +87,14 @@ class LocalWorkers(Workers):
     def _round(self, tasks: list[Task]) -> Iterator[Done]:
         # Forked children would inherit the thread pools of numerical libraries in an unknown state.
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(max_workers=min(self._count, len(tasks)), mp_context=context, initializer=_one_thread)
+        pool = ProcessPoolExecutor(
+            max_workers=min(self._count, len(tasks)), mp_context=context, initializer=_one_thread
+        )
         try:
-            waiting: dict[Future[Done], str] = {pool.submit(attempt, task.key, task.function, *task.arguments): task.key for task in tasks}
+            waiting = {pool.submit(attempt, task.key, task.function, *task.arguments) for task in tasks}
             while waiting:
-                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in finished:
-                    del waiting[future]
                     yield future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
