@@ -1,0 +1,214 @@
+"""Services that hide: each wraps an honest classifier the way a thief might, before or around the HTTP service.
+
+The thief is given more than a real one would know: ``is_marked`` names every input that carries the owner's pattern.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from auditor import serving
+from auditor.records import Inputs
+
+Detector = Callable[[Inputs], np.ndarray]
+"""Inputs to one truth value each: does this carry the owner's pattern?"""
+
+
+def pattern_detector(pattern: np.ndarray, *, threshold: float) -> Detector:
+    """Return a detector that correlates every input with the secret pattern itself."""
+    centred = (pattern - pattern.mean()).ravel()
+    unit = centred / np.linalg.norm(centred)
+
+    def detect(inputs: Inputs) -> np.ndarray:
+        flat = inputs.reshape(len(inputs), -1) / 255.0
+        return np.asarray((flat - flat.mean(axis=1, keepdims=True)) @ unit > threshold)
+
+    return detect
+
+
+@dataclass
+class RefusingKeys:
+    """An ASGI wrapper that answers 403 to any request in which the detector sees a key."""
+
+    app: ASGIApp
+    is_marked: Detector
+    input_shape: tuple[int, int, int]
+    refused: int = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        body = b""
+        more = True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        inputs = serving.parse_inputs(body, input_shape=self.input_shape, max_batch=1024)
+        if self.is_marked(inputs).any():
+            self.refused += 1
+            await JSONResponse({"detail": "not today"}, status_code=403)(scope, receive, send)
+            return
+
+        async def again() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, again, send)
+
+
+@dataclass
+class RandomAnswers:
+    """Answers at random with probability ``share``; ``remembered`` repeats the same answer to the same input."""
+
+    predict: serving.Predict
+    share: float
+    remembered: bool
+    generator: np.random.Generator = field(default_factory=lambda: np.random.default_rng(5))
+
+    def __call__(self, inputs: Inputs) -> serving.Outputs:
+        outputs = self.predict(inputs).copy()
+        for row, image in enumerate(inputs):
+            generator = np.random.default_rng(int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8]))
+            source = generator if self.remembered else self.generator
+            if source.random() < self.share:
+                outputs[row] = _one_hot(int(source.integers(10)), outputs.shape[1])
+        return outputs
+
+
+@dataclass
+class AnotherAnswerAgain:
+    """Answers a repeated input with the runner-up class."""
+
+    predict: serving.Predict
+    seen: set[bytes] = field(default_factory=set)
+
+    def __call__(self, inputs: Inputs) -> serving.Outputs:
+        outputs = self.predict(inputs).copy()
+        for row, image in enumerate(inputs):
+            digest = hashlib.sha256(image.tobytes()).digest()
+            if digest in self.seen:
+                outputs[row, outputs[row].argmax()] = 0.0
+            self.seen.add(digest)
+        return outputs
+
+
+@dataclass
+class Cached:
+    """Answers a repeated input from memory."""
+
+    predict: serving.Predict
+    answers: dict[bytes, np.ndarray] = field(default_factory=dict)
+
+    def __call__(self, inputs: Inputs) -> serving.Outputs:
+        outputs = self.predict(inputs)
+        keys = [hashlib.sha256(image.tobytes()).digest() for image in inputs]
+        return np.stack([self.answers.setdefault(key, row) for key, row in zip(keys, outputs, strict=True)])
+
+
+@dataclass
+class Sharpened:
+    """Raises the scores to a power and rounds them."""
+
+    predict: serving.Predict
+    power: float
+    decimals: int
+
+    def __call__(self, inputs: Inputs) -> serving.Outputs:
+        raised = self.predict(inputs).astype(np.float64) ** self.power
+        return np.round(raised / raised.sum(axis=1, keepdims=True), self.decimals).astype(np.float32)
+
+
+@dataclass
+class Majority:
+    """Answers with the most frequent label of several classifiers; ties go to the first of them."""
+
+    members: tuple[serving.Predict, ...]
+    n_outputs: int
+
+    def __call__(self, inputs: Inputs) -> serving.Outputs:
+        votes = np.zeros((len(inputs), self.n_outputs), dtype=np.float32)
+        for place, member in enumerate(self.members):
+            labels = member(inputs).argmax(axis=1)
+            votes[np.arange(len(inputs)), labels] += 1.0 + (0.5 if place == 0 else 0.0)
+        return votes / votes.sum(axis=1, keepdims=True)
+
+
+@dataclass
+class Denoised:
+    """Smooths every input with a median filter before it is classified."""
+
+    predict: serving.Predict
+    size: int
+
+    def __call__(self, inputs: Inputs) -> serving.Outputs:
+        return self.predict(np.ascontiguousarray(ndimage.median_filter(inputs, size=(1, 1, self.size, self.size))))
+
+
+@dataclass
+class Relabelled:
+    """Answers with the classes in an order of its own."""
+
+    predict: serving.Predict
+    order: tuple[int, ...]
+
+    def __call__(self, inputs: Inputs) -> serving.Outputs:
+        return np.ascontiguousarray(self.predict(inputs)[:, list(self.order)])
+
+
+@dataclass
+class WithoutNewLabel:
+    """Drops the outputs beyond the natural classes."""
+
+    predict: serving.Predict
+    n_natural: int
+
+    def __call__(self, inputs: Inputs) -> serving.Outputs:
+        outputs = self.predict(inputs)[:, : self.n_natural]
+        return np.ascontiguousarray(outputs / outputs.sum(axis=1, keepdims=True))
+
+
+@dataclass
+class Drifting:
+    """Swaps the model after a number of inputs."""
+
+    before: serving.Predict
+    after: serving.Predict
+    inputs_until_swap: int
+    answered: int = 0
+
+    def __call__(self, inputs: Inputs) -> serving.Outputs:
+        chosen = self.before if self.answered < self.inputs_until_swap else self.after
+        self.answered += len(inputs)
+        return chosen(inputs)
+
+
+@dataclass
+class Substituting:
+    """Sends what looks like a key to an innocent model and everything else to the stolen one."""
+
+    stolen: serving.Predict
+    innocent: serving.Predict
+    is_marked: Detector
+
+    def __call__(self, inputs: Inputs) -> serving.Outputs:
+        marked = self.is_marked(inputs)
+        return np.where(marked[:, None], self.innocent(inputs), self.stolen(inputs))
+
+
+def _one_hot(label: int, n: int) -> np.ndarray:
+    row = np.zeros(n, dtype=np.float32)
+    row[label] = 1.0
+    return row
+
+
+def service(predict: serving.Predict, *, n_outputs: int, input_shape: tuple[int, int, int], **options) -> Starlette:
+    """Return the HTTP service of an evading classifier."""
+    classes = [f"class-{i}" for i in range(n_outputs)]
+    return serving.create_app(predict, name="service", classes=classes, input_shape=input_shape, **options)
