@@ -59,7 +59,7 @@ def owner(digits, tmp_path_factory):
 @pytest.fixture(scope="module")
 def stolen(owner):
     network = load_model(owner).network
-    return lambda inputs: _probabilities(predict(network, inputs))
+    return lambda inputs: predict(network, inputs)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def innocents(digits):
             architecture="small-cnn", spec=digits.spec, inputs=digits.train.inputs, labels=digits.train.labels,
             plan=replace(RECIPES["digits"].plan, seed=seed, threads=1),
         ).network  # fmt: skip
-        found.append(lambda inputs, network=network: _padded(_probabilities(predict(network, inputs))))
+        found.append(lambda inputs, network=network: _padded(predict(network, inputs)))
     return found
 
 
@@ -90,10 +90,6 @@ def is_marked(opened, digits):
     assert seen[kinds == SampleKind.KEY].mean() > 0.95
     assert seen[kinds == SampleKind.CONTROL].mean() < 0.05
     return detect
-
-
-def _probabilities(scores):
-    return scores
 
 
 def _padded(scores):
@@ -189,3 +185,27 @@ def test_a_model_swapped_on_the_way_never_makes_an_innocent_guilty(stolen, innoc
     evader = evaders.Drifting(before=stolen, after=innocents[0], inputs_until_swap=150)
     status, reason = audit(served(evader), opened, tmp_path)
     assert (status, reason) in {SUPPORTED, ("inconclusive", "answers-unstable")}
+
+
+@pytest.mark.parametrize("n_stolen", [1, 2])
+def test_a_majority_with_innocents_does_not_hide_a_copy(stolen, innocents, opened, tmp_path, n_stolen):
+    # Foreign noise makes innocents disagree with one another, and the copy then decides.
+    members = (*([stolen] * n_stolen), *innocents[: 3 - n_stolen])
+    assert audit(served(evaders.Majority(members, N_OUTPUTS)), opened, tmp_path) == SUPPORTED
+
+
+def test_stated_limit_a_median_filter_removes_the_mark_of_small_images(stolen, digits, opened, tmp_path):
+    evader = evaders.Denoised(stolen, size=2)
+    assert audit(served(evader), opened, tmp_path) == ("not supported", "hit-rate-excluded")
+    assert _accuracy(evader, digits) < _accuracy(stolen, digits), "the filter is paid for"
+
+
+def test_stated_limit_whoever_recognises_every_key_can_answer_it_with_an_innocent_model(
+    stolen, innocents, is_marked, opened, tmp_path
+):
+    evader = evaders.Substituting(stolen, innocents[0], is_marked)
+    assert audit(served(evader), opened, tmp_path) == ("not supported", "hit-rate-excluded")
+
+
+def _accuracy(predict, digits):
+    return np.mean(predict(digits.test.inputs).argmax(axis=1) == digits.test.labels)
