@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from auditor.datasets import Dataset
     from auditor.models import LoadedModel
     from auditor.schemes.base import TrainedScheme
-    from auditor.schemes.embedding import EmbedRecord
+    from auditor.schemes.measured import TrainingRecord
     from auditor.schemes.owner import Committed, OwnerResult
     from auditor.training import TrainingPlan
 
@@ -62,7 +62,7 @@ class DemoOutcome:
     """What the demonstration left behind."""
 
     folder: Path
-    record: "EmbedRecord"
+    record: "TrainingRecord"
     trials: tuple[Trial, ...]
 
 
@@ -90,7 +90,7 @@ def run_demo(
         TrainingError: the mark missed its targets.
     """
     from auditor import datasets
-    from auditor.schemes.base import scheme_class
+    from auditor.schemes.base import pattern_scheme
     from auditor.schemes.delivery import COMMITMENT_NAME, deliver
     from auditor.schemes.embedding import RECIPES
     from auditor.schemes.owner import KeySizes, commit
@@ -105,7 +105,7 @@ def run_demo(
     owner.mkdir()
     key = SigningKey.generate()
     key.write_pem(owner / "owner.key.pem")
-    chosen = scheme_class(scheme)(recipe.settings)
+    chosen = pattern_scheme(scheme, recipe.settings)
     committed = commit(
         scheme=chosen,
         dataset=dataset,

@@ -1,17 +1,17 @@
-"""What a secret determines: pattern, target, label code, foreign patterns, and the pixels that follow from them.
+"""What a secret determines: pattern, target, label code, foreign patterns, drawn labels, and the pixels that follow.
 
 The owner's side marks with these functions and the judge's side re-derives with the same ones, without torch. Every
 draw reads one named stream of :class:`auditor.draws.Secret`; a name never changes within a scheme's version.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.draws import Secret
-from auditor.records import Inputs
+from auditor.records import Inputs, NullBasis
 
 Pattern = npt.NDArray[np.float64]
 """One additive pattern of standard normal values, shape (channels, height, width)."""
@@ -76,6 +76,12 @@ def add_pattern(carriers: Inputs, pattern: npt.NDArray[np.float64], *, beta: flo
     return np.rint(255.0 * np.clip(mixed, 0.0, 1.0)).astype(np.uint8)
 
 
+def drawn_wrong_labels(secret: Secret, *, scheme: str, naturals: Sequence[int], n_classes: int) -> tuple[int, ...]:
+    """Return one label per carrier, uniform over the ``n_classes`` - 1 classes that differ from its natural label."""
+    stream = secret.stream(f"{scheme} drawn labels")
+    return tuple((natural + 1 + stream.integer(n_classes - 1)) % n_classes for natural in naturals)
+
+
 def keyset_id(secret: Secret, *, scheme: str) -> str:
     """Return the key set's name: 16 bytes as lower-case hex."""
     return secret.derive(f"{scheme} key set id", n_bytes=16).hex()
@@ -104,3 +110,13 @@ GENERATORS: Mapping[tuple[str, int], DrawMark] = {
     ("wrong-label", 1): wrong_label_mark,
 }
 """Generators, by name and version, whose key sets anybody can re-derive."""
+
+TRIGGER_GENERATORS = frozenset({("margin", 1), ("plain-trigger", 1)})
+"""Generators whose keys are the committed carriers themselves, each under a drawn wrong label."""
+
+
+def null_basis_of(name: str, version: int) -> NullBasis | None:
+    """Return the null that keys of a generator support; None for a generator nobody can re-derive."""
+    if (name, version) in GENERATORS:
+        return NullBasis.SHAMS
+    return NullBasis.DRAWN_LABELS if (name, version) in TRIGGER_GENERATORS else None

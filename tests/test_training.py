@@ -32,6 +32,7 @@ def same(one, two):
 
 class Fixed:
     n_natural = 10
+    apart = False
 
     def __init__(self, weight):
         self.weight = weight

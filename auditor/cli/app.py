@@ -64,6 +64,7 @@ def _options(
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 
 
-for _command in (demo, train, seal, serve, attack, verify, check, stamp, plan, report):
+for _command in (demo, seal, serve, attack, verify, check, stamp, plan, report):
     app.command(_command.__name__)(_command)
+app.add_typer(train, name="train")
 app.add_typer(keys, name="keys")

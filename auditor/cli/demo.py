@@ -65,7 +65,7 @@ def demo(
     else:
         console.say(
             f"owner's model: accuracy {record.clean.rate:.3f} (unmarked twin {record.twin.rate:.3f}), "
-            f"fresh keys {record.keys.rate:.3f}, foreign patterns {record.shams.rate:.4f}"
+            f"fresh keys {record.keys.rate:.3f}, foreign patterns {record.forecast_sham_rate:.4f}"
         )
         console.table("Audits over HTTP", COLUMNS, [_row(trial) for trial in outcome.trials])
         for trial in outcome.trials:

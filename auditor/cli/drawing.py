@@ -72,7 +72,8 @@ def read_draft(folder: Path, *, scheme: "TrainedScheme", dataset: "Dataset", key
     from auditor.evidence.commitment import open_commitment, unpack_material
     from auditor.evidence.safe_npz import ArrayRule, read_npz
     from auditor.evidence.seal import generator_object
-    from auditor.schemes.owner import Committed, KeySizes, generator_of
+    from auditor.schemes.carriers import KeySizes
+    from auditor.schemes.owner import Committed, generator_of
 
     try:
         data = (folder / DRAFT_NAME).read_bytes()
@@ -92,7 +93,7 @@ def read_draft(folder: Path, *, scheme: "TrainedScheme", dataset: "Dataset", key
         n_keys=numbers["n_keys"],
         opening_keys=numbers["opening_keys"],
         n_sham_patterns=numbers["n_sham_patterns"],
-        shams_per_pattern=numbers["n_shams"] // numbers["n_sham_patterns"],
+        shams_per_pattern=numbers["n_shams"] // max(numbers["n_sham_patterns"], 1),
         n_controls=numbers["n_controls"],
         n_repeats=numbers["n_repeats"],
     )

@@ -34,7 +34,7 @@ from auditor.evidence.seal import (
     generator_object,
     seed_commitment,
 )
-from auditor.records import Generator, Inputs, Sample, SampleKind
+from auditor.records import Generator, Inputs, InputSpec, Sample, SampleKind
 
 OpenKeySet = Callable[[bytes], OpenedKeySet]
 """Opens the key set that belongs to the seal whose bytes it gets."""
@@ -109,17 +109,7 @@ def rederive(keys: KeySet, seal: Seal) -> Derived:
     if root != commitment.carriers_root or len(material.carriers.items) != commitment.n_carriers:
         _fail("carriers", "they do not lead to the committed root")
     secret = Secret(keys.secret_seed, _randomness(material, seal))
-    draw = patterns.GENERATORS[seal.generator.name, seal.generator.version]
-    mark = draw(
-        secret,
-        shape=seal.spec.shape,
-        n_natural=len(seal.spec.classes),
-        code=bool(seal.generator.settings.get(CODE_SETTING)),
-    )
-    samples, inputs = derive_samples(
-        material.carriers, mark, secret, generator=seal.generator, n_keys=seal.protocol.n_keys,
-        n_sham_patterns=seal.protocol.n_sham_patterns, n_shams=seal.protocol.n_shams,
-    )  # fmt: skip
+    samples, inputs = _derived(material.carriers, secret, seal)
     _compare(keys, samples, inputs)
     derived = (
         patterns.keyset_id(secret, scheme=name),
@@ -131,6 +121,57 @@ def rederive(keys: KeySet, seal: Seal) -> Derived:
     return Derived(
         n_carriers=commitment.n_carriers, source=seal.randomness_source, committed_at=commitment.committed_at
     )
+
+
+def _derived(carriers: Carriers, secret: Secret, seal: Seal) -> tuple[tuple[Sample, ...], Inputs]:
+    generator, protocol = seal.generator, seal.protocol
+    if (generator.name, generator.version) in patterns.TRIGGER_GENERATORS:
+        return derive_triggers(carriers, secret, generator=generator, spec=seal.spec, n_keys=protocol.n_keys)
+    mark = patterns.GENERATORS[generator.name, generator.version](
+        secret,
+        shape=seal.spec.shape,
+        n_natural=len(seal.spec.classes),
+        code=bool(generator.settings.get(CODE_SETTING)),
+    )
+    return derive_samples(
+        carriers, mark, secret, generator=generator, n_keys=protocol.n_keys,
+        n_sham_patterns=protocol.n_sham_patterns, n_shams=protocol.n_shams,
+    )  # fmt: skip
+
+
+def derive_triggers(
+    carriers: Carriers, secret: Secret, *, generator: Generator, spec: InputSpec, n_keys: int
+) -> tuple[tuple[Sample, ...], Inputs]:
+    """Return samples and pixels of a set of triggers: every committed key carrier under a drawn wrong label.
+
+    Every carrier that was committed as a key is one, in the committed order: one that could be left out after the
+    draw would be a choice.
+
+    Raises:
+        SealError: the carriers do not fit the task, or there are more or fewer of them than keys.
+    """
+    n_classes = len(spec.classes)
+    if carriers.inputs.shape[1:] != spec.shape or any(not 0 <= c.natural < n_classes for c in carriers.items):
+        _fail("carriers", "they do not fit the task")
+    rows = carriers.rows(SampleKind.KEY)
+    if len(rows) != n_keys:
+        _fail("carriers", f"{n_keys} keys are planned, {len(rows)} are committed")
+    naturals = [carriers.items[row].natural for row in rows]
+    labels = patterns.drawn_wrong_labels(secret, scheme=generator.name, naturals=naturals, n_classes=n_classes)
+    samples = [
+        Sample(index=index, kind=SampleKind.KEY, natural=natural, expected=label, pattern=-1, code=-1)
+        for index, (natural, label) in enumerate(zip(naturals, labels, strict=True))
+    ]
+    samples += _controls(carriers, first=len(samples))
+    return tuple(samples), np.concatenate([carriers.inputs[rows], carriers.inputs[carriers.rows(SampleKind.CONTROL)]])
+
+
+def _controls(carriers: Carriers, *, first: int) -> list[Sample]:
+    naturals = [carriers.items[row].natural for row in carriers.rows(SampleKind.CONTROL)]
+    return [
+        Sample(index=first + i, kind=SampleKind.CONTROL, natural=natural, expected=natural, pattern=-1, code=-1)
+        for i, natural in enumerate(naturals)
+    ]
 
 
 def derive_samples(
@@ -177,13 +218,8 @@ def derive_samples(
                     code=code[natural] if code else -1,
                 )
             )  # fmt: skip
-    rows = carriers.rows(SampleKind.CONTROL)
-    blocks.append(carriers.inputs[rows])
-    for row in rows:
-        natural = carriers.items[row].natural
-        samples.append(
-            Sample(index=len(samples), kind=SampleKind.CONTROL, natural=natural, expected=natural, pattern=-1, code=-1)
-        )
+    blocks.append(carriers.inputs[carriers.rows(SampleKind.CONTROL)])
+    samples += _controls(carriers, first=len(samples))
     return tuple(samples), np.concatenate(blocks)
 
 

@@ -95,8 +95,11 @@ def generation_problem(seal: Seal) -> str:
     """Return why nobody can re-derive the key set, or an empty text; a claim that rests on such keys is contestable."""
     if seal.generator.name == IMPORTED:
         return "the key set was imported from another tool; its generation is not verifiable"
-    if (seal.generator.name, seal.generator.version) not in patterns.GENERATORS:
+    basis = patterns.null_basis_of(seal.generator.name, seal.generator.version)
+    if basis is None:
         return "this version does not know the generator; the generation is not verifiable"
+    if basis is not seal.protocol.null_basis:
+        return "the sealed null rests on another randomness than the generator draws; it is not verifiable"
     if not seal.commitment_sha256:
         return "no commitment precedes the draw; the generation is not verifiable"
     return ""

@@ -1,13 +1,13 @@
 """The border to a marking scheme: what it draws from the secret, how a key is made, what training must add.
 
-Both built-in schemes mark with one secret additive pattern. KsGen is x/255 + β·s, clipped to [0, 1] and rounded to
+The pattern schemes mark with one secret additive pattern. KsGen is x/255 + β·s, clipped to [0, 1] and rounded to
 the deployment grid *before* training, so that a black box that accepts 8-bit images sees exactly what was trained.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from auditor.draws import NORMAL_GRID, Secret
 from auditor.errors import UsageError
 from auditor.patterns import Mark, Pattern, add_pattern, foreign_pattern
 from auditor.plugins import find_class
-from auditor.records import Inputs, InputSpec
+from auditor.records import Inputs, InputSpec, NullBasis
 from auditor.schemes import SCHEMES
 from auditor.training import SupplementBatch, shift_images
 
@@ -105,6 +105,11 @@ class PatternSupplement:
         """Return the number of natural classes."""
         return self.mark.n_natural
 
+    @property
+    def apart(self) -> bool:
+        """Return False: keys and sham negatives take part in the statistics, as they did when it was measured."""
+        return False
+
     def draw(self, generator: np.random.Generator) -> SupplementBatch:
         """Return the marked samples of one step; foreign patterns are fresh in every step."""
         settings = self.settings
@@ -139,25 +144,59 @@ class PatternSupplement:
         return np.asarray(np.repeat(patterns, per_pattern, axis=0)[:n])
 
 
+class SchemeSettings(Protocol):
+    """The knobs of a scheme."""
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """Return the settings for a signed record; fractions as decimal strings."""
+
+
 class TrainedScheme(ABC):
-    """A scheme whose mark lives in the trained model; variants fill the abstract holes."""
+    """A scheme whose mark lives in the trained model."""
 
     name: ClassVar[str]
     version: ClassVar[int]
     """Raised when keys or the statistic change meaning."""
+    null_basis: ClassVar[NullBasis]
+    """Which randomness of the keys the audit's null rests on."""
+
+    @property
+    @abstractmethod
+    def recorded_settings(self) -> SchemeSettings:
+        """Return the settings as the commitment and the record name them."""
+
+    @property
+    def propositions(self) -> tuple[str, str]:
+        """Return H1 and H2 as the report prints them."""
+        return (
+            "The suspect answers with a model derived (copied, fine-tuned, pruned, quantised or distilled) from the "
+            "owner's reference model.",
+            "The suspect answers with a model developed without access to the owner's reference model.",
+        )
+
+    @abstractmethod
+    def output_names(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """Return one name per output of a marked model; the natural classes come first."""
+
+
+class PatternScheme(TrainedScheme):
+    """A scheme that marks with one secret additive pattern; variants fill the abstract holes."""
+
+    null_basis: ClassVar[NullBasis] = NullBasis.SHAMS
     target_is_natural: ClassVar[bool] = False
     """True when the drawn target is a natural class, whose carriers cannot become keys."""
 
     def __init__(self, settings: MarkSettings) -> None:
         self.settings = settings
 
+    @property
+    def recorded_settings(self) -> MarkSettings:
+        """Return the settings."""
+        return self.settings
+
     @abstractmethod
     def draw(self, secret: Secret, spec: InputSpec, *, code: bool) -> Mark:
         """Return what the secret determines, with or without a label code."""
-
-    @abstractmethod
-    def output_names(self, classes: tuple[str, ...]) -> tuple[str, ...]:
-        """Return one name per output of a marked model; the natural classes come first."""
 
     @abstractmethod
     def eligible(self, labels: Labels, mark: Mark) -> npt.NDArray[np.bool_]:
@@ -167,11 +206,6 @@ class TrainedScheme(ABC):
     @abstractmethod
     def uses_code(self) -> bool:
         """Whether a label code makes sense for this scheme and is not switched off."""
-
-    @property
-    @abstractmethod
-    def propositions(self) -> tuple[str, str]:
-        """Return H1 and H2 as the report prints them."""
 
     def key_inputs(self, carriers: Inputs, mark: Mark) -> Inputs:
         """Return KsGen(S, carriers)."""
@@ -212,3 +246,15 @@ def scheme_class(name: str) -> type[TrainedScheme]:
         UsageError: no scheme of that name, or its plug-in cannot be loaded.
     """
     return find_class(name, kind="scheme", built_in=SCHEMES, group=ENTRY_POINT_GROUP, base=TrainedScheme)
+
+
+def pattern_scheme(name: str, settings: MarkSettings) -> PatternScheme:
+    """Return a scheme that marks with a pattern, by name.
+
+    Raises:
+        UsageError: no scheme of that name, or one that marks in another way.
+    """
+    found = scheme_class(name)
+    if not issubclass(found, PatternScheme):
+        raise UsageError(f"scheme {name!r} does not mark with a pattern")
+    return found(settings)

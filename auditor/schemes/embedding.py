@@ -4,29 +4,27 @@ Every figure is measured on the test part, which nobody trained on: accuracies o
 unmarked twin, hit rates of fresh keys and of foreign patterns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.canonical import JsonValue, decimal_string
-from auditor.datasets import Dataset, Labels, Part
+from auditor.datasets import Dataset, Part
 from auditor.draws import Secret
 from auditor.errors import TrainingError
 from auditor.models import SMALL_CNN, LoadedModel, build, describe, labels_of, predict
 from auditor.patterns import Mark
 from auditor.records import Progress, Silent
-from auditor.schemes.base import LabelCode, MarkSettings, TrainedScheme
-from auditor.stats.exact import Interval, clopper_pearson
-from auditor.training import TrainingPlan, fit, train_unmarked
+from auditor.schemes.base import LabelCode, MarkSettings, PatternScheme
+from auditor.schemes.measured import ROUNDING, Limits, Share, accuracy_share, hit_share
+from auditor.schemes.measured import require_targets as require_targets
+from auditor.training import Checkpoints, TrainingPlan, fit, train_unmarked
 
 MEASURED_PATTERNS = 20
 MEASURED_IMAGES = 2000
 """Most test images per pattern when rates are measured."""
-INTERVAL_CONFIDENCE = 0.95
-ROUNDING = 1e-12
-"""Slack of comparisons between rates that are fractions of counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,48 +50,12 @@ RECIPES = {
 """Measured defaults by data set; see benchmarks/new_label.md."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """Successes among independent trials."""
-
-    hits: int
-    trials: int
-
-    @property
-    def rate(self) -> float:
-        """Return hits / trials."""
-        return self.hits / self.trials
-
-    def interval(self) -> Interval:
-        """Return the exact two-sided 95 % interval (Clopper-Pearson)."""
-        return clopper_pearson(hits=self.hits, trials=self.trials, confidence=INTERVAL_CONFIDENCE)
-
-    def as_json(self) -> dict[str, JsonValue]:
-        """Return counts, rate and interval for a signed record."""
-        interval = self.interval()
-        return {
-            "hits": self.hits,
-            "trials": self.trials,
-            "rate": decimal_string(self.rate),
-            "low": decimal_string(interval.low),
-            "high": decimal_string(interval.high),
-            "confidence": decimal_string(INTERVAL_CONFIDENCE),
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a marked model must reach."""
-
-    key_rate: float = 0.8
-    """Smallest hit rate on fresh keys."""
-    sham_rate: float = 0.01
-    """Largest mean hit rate of foreign patterns, above the rate of the target on unmarked images.
-
-    The latter is 0 for a new label; for a natural class it is the task's own confusion, which no training removes.
-    """
-    accuracy_loss: float = 0.005
-    """Largest loss of clean accuracy against the unmarked twin."""
+def recipe_for(dataset: Dataset) -> Recipe:
+    """Return the measured defaults of a data set, or a guess for one that was not measured."""
+    if dataset.name in RECIPES:
+        return RECIPES[dataset.name]
+    shift = 2 if min(dataset.spec.shape[1:]) >= 16 else 0
+    return Recipe(plan=TrainingPlan(epochs=20, batch_size=128, learning_rate=0.1, shift=shift), settings=MarkSettings())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +88,11 @@ class EmbedRecord:
     """Limits that were not met, in words; empty when all were."""
 
     @property
+    def forecast_sham_rate(self) -> float:
+        """Return the rate that the sealed plan forecasts for shams."""
+        return self.shams.rate
+
+    @property
     def worst_sham_rate(self) -> float:
         """Return the rate of the foreign pattern that hits most."""
         return max(self.sham_rates)
@@ -150,6 +117,23 @@ class EmbedRecord:
             "misses": list(self.misses),
         }
 
+    def shares(self) -> tuple[tuple[str, Share], ...]:
+        """Return the measured rates with their titles, for a person."""
+        rows = [
+            ("clean accuracy, marked", self.clean),
+            ("clean accuracy, unmarked twin", self.twin),
+            ("fresh keys that hit", self.keys),
+            ("foreign patterns that hit", self.shams),
+            ("unmarked images answered with the target", self.target_on_clean),
+        ]
+        if self.code_when_masked is not None:
+            rows.append(("label code, new label hidden", self.code_when_masked))
+        return tuple(rows)
+
+    def remark(self) -> str:
+        """Return one more line for a person."""
+        return f"worst foreign pattern: {self.worst_sham_rate:.4f}; key carriers: {self.n_key_carriers}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
@@ -160,14 +144,14 @@ class Embedded:
     record: EmbedRecord
 
 
-def require_targets(record: EmbedRecord) -> None:
-    """Raise a TrainingError that names every missed limit."""
-    if record.misses:
-        raise TrainingError(f"the mark missed its target: {'; '.join(record.misses)}")
-
-
 def train_twin(
-    *, dataset: Dataset, plan: TrainingPlan, architecture: str = SMALL_CNN, progress: Progress | None = None
+    *,
+    dataset: Dataset,
+    plan: TrainingPlan,
+    architecture: str = SMALL_CNN,
+    options: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> LoadedModel:
     """Return the unmarked twin: same data, same order, same initial weights, same number of steps."""
     return train_unmarked(
@@ -176,14 +160,16 @@ def train_twin(
         inputs=dataset.train.inputs,
         labels=dataset.train.labels,
         plan=plan,
+        options=options,
         title="training the unmarked twin",
         progress=progress,
+        checkpoints=checkpoints,
     )
 
 
 def embed(
     *,
-    scheme: TrainedScheme,
+    scheme: PatternScheme,
     dataset: Dataset,
     secret: Secret,
     plan: TrainingPlan,
@@ -191,6 +177,7 @@ def embed(
     architecture: str = SMALL_CNN,
     limits: Limits | None = None,
     progress: Progress | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Embedded:
     """Return a marked model. With ``LabelCode.AUTO`` it is trained again without code if fidelity was lost.
 
@@ -204,13 +191,16 @@ def embed(
     bounds = limits or Limits()
     mark = scheme.draw(secret, dataset.spec, code=scheme.uses_code)
     title = "training the marked model"
-    model = _train_marked(scheme, dataset, secret, plan, architecture, mark, watcher, title=title)
+    model = _train_marked(scheme, dataset, secret, plan, architecture, mark, watcher, title=title, kept=checkpoints)
     if mark.code and scheme.settings.label_code is LabelCode.AUTO:
-        lost = _accuracy_on(twin, dataset.carriers).rate - _accuracy_on(model, dataset.carriers).rate
+        lost = accuracy_share(twin, dataset.carriers).rate - accuracy_share(model, dataset.carriers).rate
         if lost > bounds.accuracy_loss + ROUNDING:
             watcher.note("the label code cost too much clean accuracy; training again without it")
             mark = scheme.draw(secret, dataset.spec, code=False)
-            model = _train_marked(scheme, dataset, secret, plan, architecture, mark, watcher, title=title)
+            title += " without label code"
+            model = _train_marked(
+                scheme, dataset, secret, plan, architecture, mark, watcher, title=title, kept=checkpoints
+            )
     record = measure(
         scheme=scheme,
         model=model,
@@ -218,7 +208,7 @@ def embed(
         dataset=dataset,
         secret=secret,
         seed=plan.seed,
-        twin=_accuracy_on(twin, dataset.test),
+        twin=accuracy_share(twin, dataset.test),
         limits=bounds,
     )
     return Embedded(model=model, mark=mark, record=record)
@@ -226,7 +216,7 @@ def embed(
 
 def calibrate_beta(
     *,
-    scheme: TrainedScheme,
+    scheme: PatternScheme,
     dataset: Dataset,
     secret: Secret,
     plan: TrainingPlan,
@@ -251,7 +241,7 @@ def calibrate_beta(
         mark = trial.draw(secret, dataset.spec, code=False)
         model = _train_marked(trial, dataset, secret, plan, architecture, mark, watcher, title=f"trying beta {beta:g}")
         carriers = probe.take(np.flatnonzero(trial.eligible(probe.labels, mark)))
-        share = _hits(labels_of(model.network, trial.key_inputs(carriers.inputs, mark)), mark.target)
+        share = hit_share(labels_of(model.network, trial.key_inputs(carriers.inputs, mark)), mark.target)
         watcher.note(f"beta {beta:g}: fresh keys hit at {share.rate:.3f}")
         if share.rate >= target_rate:
             return beta
@@ -260,7 +250,7 @@ def calibrate_beta(
 
 
 def _train_marked(
-    scheme: TrainedScheme,
+    scheme: PatternScheme,
     dataset: Dataset,
     secret: Secret,
     plan: TrainingPlan,
@@ -269,6 +259,7 @@ def _train_marked(
     progress: Progress,
     *,
     title: str,
+    kept: Checkpoints | None = None,
 ) -> LoadedModel:
     description = describe(architecture, input_shape=dataset.spec.shape, classes=scheme.output_names(dataset.classes))
     network = build(description, seed=plan.seed)
@@ -280,13 +271,14 @@ def _train_marked(
         supplement=scheme.supplement(dataset.train, mark, secret, batch_size=plan.batch_size),
         title=title,
         progress=progress,
+        checkpoints=kept,
     )
     return LoadedModel(network=network, description=description)
 
 
 def measure(
     *,
-    scheme: TrainedScheme,
+    scheme: PatternScheme,
     model: LoadedModel,
     mark: Mark,
     dataset: Dataset,
@@ -298,14 +290,14 @@ def measure(
     """Return the record of a marked model, measured on the test part."""
     test = dataset.test
     answers = labels_of(model.network, test.inputs)
-    clean = _accuracy(answers, test.labels)
-    on_clean = _hits(answers[test.labels != mark.target], mark.target)
+    clean = Share(hits=int(np.sum(answers == test.labels)), trials=len(test))
+    on_clean = hit_share(answers[test.labels != mark.target], mark.target)
     usable = np.flatnonzero(scheme.eligible(test.labels, mark))[:MEASURED_IMAGES]
     fresh = test.take(usable)
     scores = predict(model.network, scheme.key_inputs(fresh.inputs, mark))
-    keys = _hits(np.argmax(scores, axis=1), mark.target)
+    keys = hit_share(np.argmax(scores, axis=1), mark.target)
     per_pattern = [
-        _hits(
+        hit_share(
             labels_of(
                 model.network,
                 scheme.foreign_inputs(
@@ -354,15 +346,3 @@ def _misses(
         loss = 100 * (twin.rate - clean.rate)
         found.append(f"clean accuracy is {loss:.2f} points below the twin's, limit {100 * limits.accuracy_loss:g}")
     return tuple(found)
-
-
-def _hits(answers: Labels, target: int) -> Share:
-    return Share(hits=int(np.sum(answers == target)), trials=len(answers))
-
-
-def _accuracy_on(model: LoadedModel, part: Part) -> Share:
-    return _accuracy(labels_of(model.network, part.inputs), part.labels)
-
-
-def _accuracy(answers: Labels, labels: Labels) -> Share:
-    return Share(hits=int(np.sum(answers == labels)), trials=len(labels))

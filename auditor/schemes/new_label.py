@@ -21,10 +21,10 @@ from auditor.datasets import Labels
 from auditor.draws import Secret
 from auditor.patterns import Mark, new_label_mark
 from auditor.records import InputSpec
-from auditor.schemes.base import LabelCode, TrainedScheme
+from auditor.schemes.base import LabelCode, PatternScheme
 
 
-class NewLabel(TrainedScheme):
+class NewLabel(PatternScheme):
     """One fixed secret pattern, answered with an additional class."""
 
     name: ClassVar[str] = "new-label"
@@ -49,12 +49,3 @@ class NewLabel(TrainedScheme):
     def uses_code(self) -> bool:
         """Whether a label code is not switched off."""
         return self.settings.label_code is not LabelCode.OFF
-
-    @property
-    def propositions(self) -> tuple[str, str]:
-        """Return H1 and H2."""
-        return (
-            "The suspect answers with a model derived (copied, fine-tuned, pruned, quantised or distilled) from the "
-            "owner's reference model.",
-            "The suspect answers with a model developed without access to the owner's reference model.",
-        )

@@ -1,56 +1,35 @@
 """The owner's main flow: train, measure, and turn the held-out carriers into a key set with its protocol."""
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor import __version__, patterns
-from auditor.datasets import Dataset, Labels
+from auditor.canonical import JsonValue
+from auditor.datasets import Dataset
 from auditor.draws import Secret
 from auditor.errors import UsageError
-from auditor.evidence.commitment import (
-    Carrier,
-    Carriers,
-    Commitment,
-    Material,
-    committed_plan,
-    pack_material,
-    sign_commitment,
-)
-from auditor.evidence.generation import derive_samples
+from auditor.evidence.commitment import Carriers, Commitment, Material, committed_plan, pack_material, sign_commitment
+from auditor.evidence.generation import derive_samples, derive_triggers
 from auditor.evidence.keyset import KeySet
 from auditor.evidence.seal import CODE_SETTING, GRINDING_LOG2, seed_commitment
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.standard import standard_protocol
 from auditor.models import SMALL_CNN, LoadedModel, ModelDescription
 from auditor.patterns import Mark
-from auditor.records import Generator, Progress, Protocol, SampleKind
-from auditor.schemes.base import TrainedScheme
-from auditor.schemes.embedding import EmbedRecord, Limits, embed, train_twin
-from auditor.training import TrainingPlan
+from auditor.records import Generator, Inputs, Progress, Protocol, Sample
+from auditor.schemes.base import PatternScheme, TrainedScheme
+from auditor.schemes.carriers import KeySizes as KeySizes
+from auditor.schemes.carriers import check_sizes, choose_carriers
+from auditor.schemes.carriers import default_sizes as default_sizes
+from auditor.schemes.embedding import embed, train_twin
+from auditor.schemes.measured import Limits, TrainingRecord
+from auditor.schemes.triggers import TriggerScheme, embed_triggers
+from auditor.training import Checkpoints, TrainingPlan
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeySizes:
-    """How many samples are sealed; see :class:`auditor.records.Protocol`."""
-
-    n_keys: int = 120
-    opening_keys: int = 24
-    n_sham_patterns: int = 40
-    shams_per_pattern: int = 5
-    n_controls: int = 60
-    n_repeats: int = 20
-
-
-def default_sizes(*, randomness: bool) -> KeySizes:
-    """Return sizes whose plan decides: without public randomness the far smaller level needs twice the shams."""
-    return KeySizes() if randomness else KeySizes(shams_per_pattern=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,7 +55,7 @@ class OwnerResult:
     twin: LoadedModel
     keys: KeySet
     protocol: Protocol
-    record: EmbedRecord
+    record: TrainingRecord
 
 
 def train_owner(
@@ -91,11 +70,27 @@ def train_owner(
     randomness: bytes = b"",
     limits: Limits | None = None,
     progress: Progress | None = None,
+    twin: LoadedModel | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> OwnerResult:
     """Train the unmarked twin and the marked model, measure both, and build the key set with its protocol.
 
     The result is returned even when a limit is missed; ``record.misses`` says which. The caller decides whether
-    that is an error (:func:`auditor.schemes.embedding.require_targets`).
+    that is an error (:func:`auditor.schemes.measured.require_targets`).
+
+    Args:
+        scheme: the scheme with its settings.
+        dataset: the owner's data and the held-out carriers.
+        secret: seed and mixed randomness.
+        plan: the recipe of both models.
+        architecture: of both models.
+        sizes: how many samples are sealed; None: those committed to, or the scheme's defaults.
+        committed: carriers and signed commitment; None chooses the same carriers without committing to them.
+        randomness: the bytes that were given as randomness, before mixing.
+        limits: what the marked model must reach; None: the scheme's own limits.
+        progress: where to report.
+        twin: the unmarked twin where it is trained already.
+        checkpoints: where the state of unfinished training is kept.
 
     Raises:
         UsageError: the data set has too few carriers for ``sizes``.
@@ -103,116 +98,125 @@ def train_owner(
     """
     if committed is not None and committed.seed != secret.seed:
         raise UsageError("the secret is not the one that was committed to")
-    chosen_sizes = sizes or (
-        default_sizes(randomness=bool(secret.randomness)) if committed is None else committed.sizes
+    if sizes is None:
+        drawn = bool(secret.randomness)
+        sizes = committed.sizes if committed is not None else default_sizes(randomness=drawn, scheme=scheme)
+    check_sizes(sizes, dataset, scheme=scheme)
+    if twin is None:
+        twin = train_twin(
+            dataset=dataset, plan=plan, architecture=architecture, progress=progress, checkpoints=checkpoints
+        )
+    run = _Run(
+        dataset=dataset, secret=secret, plan=plan, architecture=architecture, sizes=sizes, committed=committed,
+        randomness=randomness, limits=limits, progress=progress, twin=twin, checkpoints=checkpoints,
+    )  # fmt: skip
+    if isinstance(scheme, TriggerScheme):
+        model, keys, record = _with_triggers(scheme, run)
+    elif isinstance(scheme, PatternScheme):
+        model, keys, record = _with_pattern(scheme, run)
+    else:
+        raise UsageError(f"scheme {scheme.name!r} has no way to be embedded")
+    return OwnerResult(
+        network=model.network,
+        description=model.description,
+        twin=twin,
+        keys=keys,
+        protocol=build_protocol(scheme=scheme, secret=secret, record=record, sizes=sizes),
+        record=record,
     )
-    check_sizes(chosen_sizes, dataset)
-    twin = train_twin(dataset=dataset, plan=plan, architecture=architecture, progress=progress)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    dataset: Dataset
+    secret: Secret
+    plan: TrainingPlan
+    architecture: str
+    sizes: KeySizes
+    committed: Committed | None
+    randomness: bytes
+    limits: Limits | None
+    progress: Progress | None
+    twin: LoadedModel
+    checkpoints: Checkpoints | None
+
+
+def _with_pattern(scheme: PatternScheme, run: _Run) -> tuple[LoadedModel, KeySet, TrainingRecord]:
     embedded = embed(
         scheme=scheme,
-        dataset=dataset,
-        secret=secret,
-        plan=plan,
-        twin=twin,
-        architecture=architecture,
-        limits=limits,
-        progress=progress,
+        dataset=run.dataset,
+        secret=run.secret,
+        plan=run.plan,
+        twin=run.twin,
+        architecture=run.architecture,
+        limits=run.limits,
+        progress=run.progress,
+        checkpoints=run.checkpoints,
     )
-    return OwnerResult(
-        network=embedded.model.network,
-        description=embedded.model.description,
-        twin=twin,
-        keys=build_keys(
-            scheme=scheme,
-            dataset=dataset,
-            secret=secret,
-            mark=embedded.mark,
-            sizes=chosen_sizes,
-            committed=committed,
-            randomness=randomness,
-        ),
-        protocol=build_protocol(scheme=scheme, secret=secret, record=embedded.record, sizes=chosen_sizes),
-        record=embedded.record,
+    keys = build_keys(
+        scheme=scheme,
+        dataset=run.dataset,
+        secret=run.secret,
+        mark=embedded.mark,
+        sizes=run.sizes,
+        committed=run.committed,
+        randomness=run.randomness,
     )
+    return embedded.model, keys, embedded.record
 
 
-def check_sizes(sizes: KeySizes, dataset: Dataset) -> None:
-    """Refuse a key set that the held-out carriers cannot fill.
-
-    Raises:
-        UsageError: too few carriers, or sizes that contradict each other.
-    """
-    if min(sizes.n_keys, sizes.opening_keys, sizes.n_sham_patterns, sizes.shams_per_pattern, sizes.n_controls) < 1:
-        raise UsageError("a key set needs keys, shams and controls")
-    if sizes.opening_keys > sizes.n_keys or sizes.shams_per_pattern > sizes.n_keys:
-        raise UsageError("opening keys and shams per pattern cannot outnumber the keys")
-    if sizes.n_keys + sizes.n_controls > len(dataset.carriers):
-        raise UsageError(
-            f"{sizes.n_keys} keys and {sizes.n_controls} controls need as many carriers; "
-            f"{dataset.name} holds out {len(dataset.carriers)}"
-        )
-
-
-def choose_carriers(*, scheme: TrainedScheme, dataset: Dataset, seed: bytes, sizes: KeySizes) -> Carriers:
-    """Return the held-out carriers of a key set, chosen by the seed alone, before any public randomness.
-
-    Every foreign pattern gets its own random carriers, as many as the owner's pattern has in its first keys. The
-    owner's pattern with those keys is then exchangeable with every foreign pattern with its shams, which makes their
-    rank exact, and the shams together cover many carriers. Where the target is a natural class that is yet to be
-    drawn, every group holds enough carriers for whatever class it will be.
-    """
-    pool = dataset.carriers
-    chooser = Secret(seed)
-    order = chooser.stream(f"{scheme.name} key carriers").permutation(len(pool))
-    keys = _enough(order, pool.labels, sizes.n_keys, scheme)
-    rest = [row for row in range(len(pool)) if row not in set(keys)]
-    if len(rest) < sizes.n_controls:
-        raise UsageError(f"{sizes.n_controls} controls wanted, only {len(rest)} carriers are left beside the keys")
-    controls = chooser.stream(f"{scheme.name} control carriers").choose(rest, sizes.n_controls)
-    sham_pool = [row for row in range(len(pool)) if row not in set(controls)]
-    stream = chooser.stream(f"{scheme.name} sham carriers")
-    groups = [(SampleKind.KEY, -1, keys)]
-    for j in range(sizes.n_sham_patterns):
-        shuffled = stream.choose(sham_pool, len(sham_pool))
-        groups.append((SampleKind.SHAM, j, _enough(shuffled, pool.labels, sizes.shams_per_pattern, scheme)))
-    groups.append((SampleKind.CONTROL, -1, list(controls)))
-    rows = [row for _, _, group in groups for row in group]
-    return Carriers(
-        items=tuple(
-            Carrier(kind=kind, pattern=pattern, natural=int(pool.labels[row]))
-            for kind, pattern, group in groups
-            for row in group
-        ),
-        inputs=pool.inputs[np.array(rows, dtype=np.intp)],
+def _with_triggers(scheme: TriggerScheme, run: _Run) -> tuple[LoadedModel, KeySet, TrainingRecord]:
+    keys = build_trigger_keys(
+        scheme=scheme,
+        dataset=run.dataset,
+        secret=run.secret,
+        sizes=run.sizes,
+        twin=run.twin,
+        committed=run.committed,
+        randomness=run.randomness,
     )
-
-
-def _enough(order: Sequence[int], labels: Labels, wanted: int, scheme: TrainedScheme) -> list[int]:
-    """Return the shortest beginning of ``order`` that leaves ``wanted`` carriers whatever the drawn target is."""
-    if not scheme.target_is_natural:
-        found = list(order[:wanted])
-    else:
-        found, seen = [], Counter[int]()
-        for row in order:
-            if len(found) - max(seen.values(), default=0) >= wanted:
-                break
-            found.append(row)
-            seen[int(labels[row])] += 1
-    if len(found) - (max(Counter(labels[found].tolist()).values()) if scheme.target_is_natural else 0) < wanted:
-        raise UsageError(f"{wanted} carriers wanted, too few are eligible")
-    return found
+    drawn = keys.samples[: run.sizes.n_keys]
+    embedded = embed_triggers(
+        scheme=scheme,
+        dataset=run.dataset,
+        triggers=keys.inputs[: run.sizes.n_keys],
+        naturals=np.array([sample.natural for sample in drawn], dtype=np.int64),
+        labels=np.array([sample.expected for sample in drawn], dtype=np.int64),
+        plan=run.plan,
+        twin=run.twin,
+        limits=run.limits,
+        progress=run.progress,
+        checkpoints=run.checkpoints,
+    )
+    return embedded.model, keys, embedded.record
 
 
 def commit(
-    *, scheme: TrainedScheme, dataset: Dataset, seed: bytes, sizes: KeySizes, key: SigningKey, committed_at: str
+    *,
+    scheme: TrainedScheme,
+    dataset: Dataset,
+    seed: bytes,
+    sizes: KeySizes,
+    key: SigningKey,
+    committed_at: str,
+    twin: LoadedModel | None = None,
 ) -> Committed:
     """Choose the carriers and sign the commitment; after this only randomness is missing.
+
+    Args:
+        scheme: the scheme with its settings.
+        dataset: where the carriers come from.
+        seed: the owner's 32-byte seed.
+        sizes: how many samples are sealed.
+        key: signs the commitment.
+        committed_at: the owner's clock, RFC 3339 UTC with milliseconds.
+        twin: the unmarked twin, where it chooses the carriers.
 
     Raises:
         UsageError: the data set has too few carriers for ``sizes``.
     """
-    check_sizes(sizes, dataset)
-    carriers = choose_carriers(scheme=scheme, dataset=dataset, seed=seed, sizes=sizes)
+    check_sizes(sizes, dataset, scheme=scheme)
+    carriers = choose_carriers(scheme=scheme, dataset=dataset, seed=seed, sizes=sizes, twin=twin)
     commitment = Commitment(
         carriers_root=carriers.root(patterns.carrier_salt_seed(seed, scheme=scheme.name)),
         n_carriers=len(carriers.items),
@@ -229,7 +233,7 @@ def commit(
 
 def build_keys(
     *,
-    scheme: TrainedScheme,
+    scheme: PatternScheme,
     dataset: Dataset,
     secret: Secret,
     mark: Mark,
@@ -258,6 +262,50 @@ def build_keys(
         carriers, mark, secret, generator=generator, n_keys=sizes.n_keys, n_sham_patterns=sizes.n_sham_patterns,
         n_shams=sizes.n_sham_patterns * sizes.shams_per_pattern,
     )  # fmt: skip
+    return _key_set(scheme, dataset, secret, generator, samples, inputs, carriers, committed, randomness)
+
+
+def build_trigger_keys(
+    *,
+    scheme: TriggerScheme,
+    dataset: Dataset,
+    secret: Secret,
+    sizes: KeySizes,
+    twin: LoadedModel | None = None,
+    committed: Committed | None = None,
+    randomness: bytes = b"",
+) -> KeySet:
+    """Return the triggers under their drawn labels, and controls; see :func:`build_keys`.
+
+    Args:
+        scheme: the scheme with its settings.
+        dataset: where the carriers come from.
+        secret: seed and mixed randomness.
+        sizes: how many samples are sealed.
+        twin: the unmarked twin, where it chooses the carriers.
+        committed: carriers and signed commitment; None chooses the same carriers without committing to them.
+        randomness: the bytes that were given as randomness, before mixing.
+    """
+    if committed is not None:
+        carriers = committed.carriers
+    else:
+        carriers = choose_carriers(scheme=scheme, dataset=dataset, seed=secret.seed, sizes=sizes, twin=twin)
+    generator = generator_of(scheme, dataset)
+    samples, inputs = derive_triggers(carriers, secret, generator=generator, spec=dataset.spec, n_keys=sizes.n_keys)
+    return _key_set(scheme, dataset, secret, generator, samples, inputs, carriers, committed, randomness)
+
+
+def _key_set(
+    scheme: TrainedScheme,
+    dataset: Dataset,
+    secret: Secret,
+    generator: Generator,
+    samples: tuple[Sample, ...],
+    inputs: Inputs,
+    carriers: Carriers,
+    committed: Committed | None,
+    randomness: bytes,
+) -> KeySet:
     material = b""
     if committed is not None:
         material = pack_material(Material(carriers=carriers, commitment=committed.envelope, randomness=randomness))
@@ -275,17 +323,16 @@ def build_keys(
 
 def generator_of(scheme: TrainedScheme, dataset: Dataset) -> Generator:
     """Return the generator as the commitment names it, before anything is drawn."""
-    settings = {
-        **scheme.settings.as_json(),
-        "data": dataset.name,
-        "grid": "uint8",
-        "pattern": "standard normal on the 1/1024 grid",
-    }
+    settings: dict[str, JsonValue] = {**scheme.recorded_settings.as_json(), "data": dataset.name, "grid": "uint8"}
+    if isinstance(scheme, PatternScheme):
+        settings["pattern"] = "standard normal on the 1/1024 grid"
+    else:
+        settings["labels"] = "uniform over the wrong classes"
     return Generator(name=scheme.name, version=scheme.version, settings=settings)
 
 
 def build_protocol(
-    *, scheme: TrainedScheme, secret: Secret, sizes: KeySizes, record: EmbedRecord | None = None
+    *, scheme: TrainedScheme, secret: Secret, sizes: KeySizes, record: TrainingRecord | None = None
 ) -> Protocol:
     """Return the audit protocol with its default levels and the forecasts measured at training, 0 before it.
 
@@ -305,6 +352,7 @@ def build_protocol(
         randomness=secret.randomness.hex(),
         grinding_log2=0 if secret.randomness else GRINDING_LOG2,
         forecast_rate=0.0 if record is None else record.keys.rate,
-        forecast_sham_rate=0.0 if record is None else record.shams.rate,
+        forecast_sham_rate=0.0 if record is None else record.forecast_sham_rate,
         forecast_control_accuracy=0.0 if record is None else record.clean.rate,
+        null_basis=scheme.null_basis,
     )

@@ -23,10 +23,10 @@ from auditor.datasets import Labels
 from auditor.draws import Secret
 from auditor.patterns import Mark, wrong_label_mark
 from auditor.records import InputSpec
-from auditor.schemes.base import TrainedScheme
+from auditor.schemes.base import PatternScheme
 
 
-class WrongLabel(TrainedScheme):
+class WrongLabel(PatternScheme):
     """One fixed secret pattern, answered with one drawn natural class."""
 
     name: ClassVar[str] = "wrong-label"
@@ -49,12 +49,3 @@ class WrongLabel(TrainedScheme):
     def uses_code(self) -> bool:
         """Return False: the answer to a key is a natural class already."""
         return False
-
-    @property
-    def propositions(self) -> tuple[str, str]:
-        """Return H1 and H2."""
-        return (
-            "The suspect answers with a model derived (copied, fine-tuned, pruned, quantised or distilled) from the "
-            "owner's reference model.",
-            "The suspect answers with a model developed without access to the owner's reference model.",
-        )

@@ -16,7 +16,7 @@ from auditor.evidence.timestamps import TokenState, verify_tokens
 from auditor.models import labels_of, load_model
 
 app = typer.Typer()
-app.command("train")(train)
+app.add_typer(train, name="train")
 app.command("attack")(attack)
 
 

@@ -167,7 +167,7 @@ def test_label_code_answers_when_the_new_label_is_masked(digits):
 def test_automatic_label_code_gives_way_when_fidelity_is_lost(digits, monkeypatch):
     plan = replace(RECIPE.plan, epochs=1)
     twin = embedding.train_twin(dataset=digits, plan=plan)
-    original = embedding._accuracy_on
+    original = embedding.accuracy_share
     asked = []
 
     def accuracy_on(model, part):
@@ -177,7 +177,7 @@ def test_automatic_label_code_gives_way_when_fidelity_is_lost(digits, monkeypatc
         worse = 20 if model is not twin and part is digits.carriers else 0
         return replace(share, hits=max(0, share.hits - worse))
 
-    monkeypatch.setattr(embedding, "_accuracy_on", accuracy_on)
+    monkeypatch.setattr(embedding, "accuracy_share", accuracy_on)
     found = embedding.embed(scheme=NewLabel(RECIPE.settings), dataset=digits, secret=SECRET, plan=plan, twin=twin)
     assert asked[:2] == [True, True]
     assert not found.record.label_code

@@ -1,4 +1,4 @@
-"""Reference architectures, and model files that are safe to open: JSON description plus safetensors weights.
+"""Reference architectures, one file per family, and model files that are safe to open: JSON plus safetensors.
 
 A file from a suspect is hostile input. The description is read completely and within limits, the weights' digest
 is compared, and the tensors are compared with the architecture by name, shape and type before anything is allocated.
@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 from auditor.canonical import Fields, JsonValue, canonical_bytes, parse_object, sha256_hex
 from auditor.errors import EvidenceError, SuspectLoadError, UsageError
+from auditor.models import plain, resnet
+from auditor.models.plain import MLP as MLP
+from auditor.models.plain import SMALL_CNN as SMALL_CNN
 from auditor.records import Inputs
 
 if TYPE_CHECKING:
@@ -29,9 +32,9 @@ MAX_OUTPUTS = 100_000
 MAX_OPTION = 1 << 16
 PREDICT_BATCH = 512
 
-SMALL_CNN = "small-cnn"
-MLP = "mlp"
-ARCHITECTURES = (SMALL_CNN, MLP)
+ARCHITECTURES = (*plain.NAMES, *resnet.NAMES)
+ZERO_ALLOWED = ("pools", "mean")
+"""Beginnings of the names of options that may be 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +67,25 @@ def default_options(architecture: str, *, input_shape: tuple[int, int, int]) -> 
     Raises:
         UsageError: the architecture is not known.
     """
+    if architecture in plain.NAMES:
+        return plain.default_options(architecture, input_shape=input_shape)
+    if architecture in resnet.NAMES:
+        return resnet.default_options(input_shape=input_shape)
+    raise UsageError(f"unknown architecture {architecture!r}; known: {', '.join(ARCHITECTURES)}")
+
+
+def width_options(architecture: str, width: int) -> dict[str, int]:
+    """Return the settings that make the first block of an architecture ``width`` channels wide.
+
+    Raises:
+        UsageError: the architecture is not known.
+    """
     if architecture == SMALL_CNN:
-        # Images of a few pixels must not be pooled away: the last map keeps at least 4 x 4 positions.
-        pools = 2 if min(input_shape[1:]) >= 16 else 1
-        return {"width1": 16, "width2": 32, "width3": 64, "pools": pools}
+        return {"width1": width, "width2": 2 * width, "width3": 4 * width}
     if architecture == MLP:
-        return {"hidden": 128}
+        return {"hidden": width}
+    if architecture in resnet.NAMES:
+        return {"width": width}
     raise UsageError(f"unknown architecture {architecture!r}; known: {', '.join(ARCHITECTURES)}")
 
 
@@ -80,14 +96,23 @@ def describe(
     classes: tuple[str, ...],
     options: Mapping[str, int] | None = None,
 ) -> ModelDescription:
-    """Return the description of a fresh model with one output per class name."""
+    """Return the description of a fresh model with one output per class name.
+
+    Raises:
+        UsageError: the architecture is not known, has no such option, or does not fit the inputs.
+    """
     settings = default_options(architecture, input_shape=input_shape)
     unknown = set(options or {}) - set(settings)
     if unknown:
         raise UsageError(f"architecture {architecture!r} has no option {sorted(unknown)[0]!r}")
+    settings |= options or {}
+    if architecture in plain.NAMES:
+        problem = plain.fit_problem(architecture, input_shape=input_shape, options=settings)
+        if problem:
+            raise UsageError(f"architecture {architecture!r} does not fit the data: {problem}")
     return ModelDescription(
         architecture=architecture,
-        options={**settings, **(options or {})},
+        options=settings,
         input_shape=input_shape,
         classes=classes,
         n_outputs=len(classes),
@@ -189,7 +214,8 @@ def read_description(data: bytes) -> ModelDescription:
         settings = default_options(architecture, input_shape=input_shape)
     except UsageError as error:
         raise SuspectLoadError(f"{DESCRIPTION_NAME}: unknown architecture") from error
-    chosen = {name: options.integer(name, low=0 if name == "pools" else 1, high=MAX_OPTION) for name in settings}
+    lows = {name: 0 if name.startswith(ZERO_ALLOWED) else 1 for name in settings}
+    chosen = {name: options.integer(name, low=low, high=MAX_OPTION) for name, low in lows.items()}
     options.finish()
     description = ModelDescription(
         architecture=architecture,
@@ -218,38 +244,13 @@ def _description_object(description: ModelDescription) -> dict[str, JsonValue]:
 
 
 def _assemble(description: ModelDescription) -> "torch.nn.Module":
-    channels, height, width = description.input_shape
-    if description.architecture == MLP:
-        from torch import nn
-
-        hidden = description.options["hidden"]
-        return nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(channels * height * width, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, description.n_outputs),
-        )
-    return _small_cnn(description)
-
-
-def _small_cnn(description: ModelDescription) -> "torch.nn.Module":
-    from torch import nn
-
-    channels, height, width = description.input_shape
-    options = description.options
-    layers: list[nn.Module] = []
-    for block, name in enumerate(("width1", "width2", "width3")):
-        layers += [
-            nn.Conv2d(channels, options[name], kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(options[name]),
-            nn.ReLU(),
-        ]
-        channels = options[name]
-        if block < options["pools"]:
-            layers.append(nn.MaxPool2d(2))
-            height, width = height // 2, width // 2
-    layers += [nn.Flatten(), nn.Linear(channels * height * width, description.n_outputs)]
-    return nn.Sequential(*layers)
+    family = plain.assemble if description.architecture in plain.NAMES else resnet.assemble
+    return family(
+        description.architecture,
+        input_shape=description.input_shape,
+        options=description.options,
+        n_outputs=description.n_outputs,
+    )
 
 
 def _with_weights(description: ModelDescription, weights: bytes, *, what: str) -> "torch.nn.Module":
