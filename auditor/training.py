@@ -70,6 +70,22 @@ class Supplement(Protocol):
         """Return the marked samples of the next step."""
 
 
+class Objective(Protocol):
+    """What a step minimises instead of cross-entropy on the given labels; attacks provide it."""
+
+    def loss(
+        self, network: "torch.nn.Module", images: "torch.Tensor", rows: npt.NDArray[np.intp], labels: "torch.Tensor"
+    ) -> "torch.Tensor":
+        """Return the scalar loss of one batch.
+
+        Args:
+            network: in training mode; it must be left in training mode.
+            images: float in [0, 1], shape (n, channels, height, width), on the device of the network.
+            rows: which of the inputs they are.
+            labels: shape (n,), on the same device.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitRecord:
     """How a training run ended."""
@@ -137,6 +153,7 @@ def fit(
     labels: npt.NDArray[np.int64],
     plan: TrainingPlan,
     supplement: Supplement | None = None,
+    objective: Objective | None = None,
     title: str = "training",
     progress: Progress | None = None,
 ) -> FitRecord:
@@ -151,6 +168,7 @@ def fit(
         labels: shape (n,).
         plan: the recipe.
         supplement: marked samples that join every step.
+        objective: the loss of the ordinary images, in place of everything else; not together with a supplement.
         title: what the progress display calls this run.
         progress: where to report; one unit per step.
 
@@ -165,7 +183,7 @@ def fit(
     if plan.threads:
         torch.set_num_threads(plan.threads)
     try:
-        return _run(network, inputs, labels, plan, supplement, title, watcher)
+        return _run(network, inputs, labels, plan, supplement, objective, title, watcher)
     finally:
         torch.set_num_threads(threads_before)
 
@@ -183,6 +201,7 @@ def _run(
     labels: npt.NDArray[np.int64],
     plan: TrainingPlan,
     supplement: Supplement | None,
+    objective: Objective | None,
     title: str,
     progress: Progress,
 ) -> FitRecord:
@@ -217,7 +236,11 @@ def _run(
             ordinary = shift_images(inputs[rows], limit=plan.shift, generator=order_stream)
             marked = supplement.draw(supplement_stream) if supplement is not None else None
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=plan.bfloat16):
-                loss = _loss(network, ordinary, labels[rows], marked, supplement, plan, device)
+                if objective is None:
+                    loss = _loss(network, ordinary, labels[rows], marked, supplement, plan, device)
+                else:
+                    images = torch.from_numpy(ordinary).to(device).float().div_(255.0)
+                    loss = objective.loss(network, images, rows, torch.from_numpy(labels[rows]).to(device))
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise TrainingError(f"{title}: the loss is no longer a finite number; lower the learning rate")
