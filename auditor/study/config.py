@@ -27,8 +27,10 @@ class StudySection(_Section):
     seeds: Annotated[tuple[int, ...], Field(min_length=1, max_length=MAX_SEEDS, strict=False)]
     """Seeds of the owners' training; each scheme is embedded once per seed."""
     architecture: str = "small-cnn"
+    owner_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The owners' share of the training images; attackers with ``data = "rest"`` have the others."""
     epochs: Annotated[int, Field(ge=1)] | None = None
-    """Epochs of every owner and innocent; None takes the data set's recipe."""
+    """Epochs of every owner and innocent; None takes the recipes of data set and scheme."""
     alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Level of the audits, at most the sealed default; None takes the sealed one."""
     power: Annotated[float, Field(gt=0, lt=1)] = 0.99
@@ -41,6 +43,10 @@ class SchemeSection(_Section):
     name: Annotated[str, Field(min_length=1)]
     label: str = ""
     """What tables call it; empty takes ``name``."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Epochs of this scheme's owners; None takes those of the study."""
+    keys: Annotated[int, Field(ge=1)] | None = None
+    """Triggers of a scheme that trains its sealed keys; None takes the recipe's."""
     settings: dict[str, Value] = {}
 
     @property
@@ -55,6 +61,10 @@ class AttackSection(_Section):
     name: Annotated[str, Field(min_length=1)]
     label: str = ""
     """What tables call it; empty takes ``name``."""
+    data: str = "half-test"
+    """Whose images the attacker has: half-test, owner, rest or foreign."""
+    foreign: str = ""
+    """Name of another data set, for foreign images."""
     strength: float | None = None
     """Place on the axis of the plot of hit rate against strength, shared by attacks of one name."""
     settings: dict[str, Value] = {}

@@ -23,13 +23,12 @@ from auditor.evidence.signing import SigningKey
 from auditor.evidence.times import utc_text
 from auditor.records import SampleKind
 from auditor.results import headline
-from auditor.study.trials import Files, InnocentSpec, OwnerSpec, Role, TrialRecord, TrialSpec, read_files
+from auditor.study.recipes import innocent_plan, owner_data, owner_recipe, thief_data
+from auditor.study.trials import Files, InnocentSpec, OwnerSpec, TrialRecord, TrialSpec, read_files
 from auditor.suspects.torch_file import TorchFileSuspect
 
 if TYPE_CHECKING:
-    from auditor.attacks.base import AttackData
     from auditor.models import LoadedModel
-    from auditor.training import TrainingPlan
 
 KEYS = "k.npz"
 
@@ -44,17 +43,20 @@ def make_owner(spec: OwnerSpec) -> Files:
         UsageError: unknown data set, scheme or setting.
         TrainingError: training diverged. A mark that misses its targets is no error here, it is a result.
     """
-    from auditor import datasets
+    from auditor.schemes.carriers import default_sizes
     from auditor.schemes.delivery import deliver
-    from auditor.schemes.owner import KeySizes, commit, train_owner
+    from auditor.schemes.embedding import train_twin
+    from auditor.schemes.owner import commit, train_owner
 
-    dataset = datasets.load(spec.data)
-    scheme = configured_scheme(spec.scheme, data=dataset.name, settings=spec.settings)
-    plan = _plan(dataset.name, epochs=spec.epochs, seed=spec.seed)
+    dataset = owner_data(spec.data, spec.owner_share)
+    recipe = owner_recipe(spec.scheme, dataset, changes=spec.settings, keys=spec.keys, epochs=spec.epochs)
+    scheme, plan = recipe.scheme, replace(recipe.plan, seed=spec.seed, threads=1)
     seed, nonce = _bytes(spec, "secret"), _bytes(spec, "nonce")
     key = SigningKey.generate()
     now = utc_text(utc_now())
-    committed = commit(scheme=scheme, dataset=dataset, seed=seed, sizes=KeySizes(), key=key, committed_at=now)
+    sizes = default_sizes(randomness=True, scheme=scheme, n_keys=recipe.n_keys)
+    twin = train_twin(dataset=dataset, plan=plan, architecture=spec.architecture)
+    committed = commit(scheme=scheme, dataset=dataset, seed=seed, sizes=sizes, key=key, committed_at=now, twin=twin)
     owned = train_owner(
         scheme=scheme,
         dataset=dataset,
@@ -63,6 +65,7 @@ def make_owner(spec: OwnerSpec) -> Files:
         architecture=spec.architecture,
         committed=committed,
         randomness=nonce,
+        twin=twin,
     )
     with tempfile.TemporaryDirectory() as name:
         deliver(Path(name), result=owned, plan=plan, key=key, sealed_at=now, source=RandomnessSource.NONCE)
@@ -76,17 +79,16 @@ def make_innocent(spec: InnocentSpec) -> Files:
         UsageError: unknown data set or architecture.
         TrainingError: training diverged.
     """
-    from auditor import datasets
     from auditor.models import save_model
     from auditor.training import train_unmarked
 
-    dataset = datasets.load(spec.data)
+    dataset = owner_data(spec.data, spec.owner_share)
     model = train_unmarked(
         architecture=spec.architecture,
         spec=dataset.spec,
         inputs=dataset.train.inputs,
         labels=dataset.train.labels,
-        plan=_plan(dataset.name, epochs=spec.epochs, seed=spec.seed),
+        plan=innocent_plan(dataset, epochs=spec.epochs, seed=spec.seed),
     )
     with tempfile.TemporaryDirectory() as name:
         save_model(Path(name), model.network, model.description)
@@ -105,18 +107,18 @@ def audit_suspect(spec: TrialSpec, owner: Path | Files, innocent: Path | Files |
         UsageError: an unknown attack or setting.
         TrainingError: the attack's training diverged.
     """
-    from auditor import datasets
-    from auditor.attacks.base import half_test
+    from auditor.attacks import build_attack
     from auditor.models import labels_of, load_model
     from auditor.training import accuracy
 
     started_s = time.monotonic()
-    data = half_test(datasets.load(spec.owner.data).test)
+    data = thief_data(spec.owner.data, spec.owner.owner_share, source=spec.attack_data, foreign=spec.foreign)
     judged = data.evaluation
     with _folder(owner) as owned, _folder(owned if innocent is None else innocent) as other:
         victim = load_model(owned)
         opened = open_sealed(owned / KEYS)
-        suspect = load_model(other) if spec.role is Role.INNOCENT else _attacked(spec, victim, data)
+        made = build_attack(spec.attack, spec.attack_settings).run(victim=victim, data=data) if spec.attack else None
+        suspect = load_model(other) if made is None else made.model
     results = _audit(suspect, opened, alpha=spec.alpha)
     line = headline(results)
     keys = [sample for sample in opened.keys.samples if sample.kind is SampleKind.KEY]
@@ -130,6 +132,7 @@ def audit_suspect(spec: TrialSpec, owner: Path | Files, innocent: Path | Files |
         settings=spec.attack_settings,
         accuracy_before=accuracy(victim.network, inputs=judged.inputs, labels=judged.labels),
         accuracy_after=accuracy(suspect.network, inputs=judged.inputs, labels=judged.labels),
+        training_queries=0 if made is None else made.queries,
         status=line.status.value,
         reason=line.reason.value,
         hits=line.hits,
@@ -147,19 +150,11 @@ def audit_suspect(spec: TrialSpec, owner: Path | Files, innocent: Path | Files |
     )
 
 
-def _attacked(spec: TrialSpec, victim: "LoadedModel", data: "AttackData") -> "LoadedModel":
-    from auditor.attacks.catalogue import build_attack
-
-    if spec.role is Role.COPY:
-        return victim
-    return build_attack(spec.attack, spec.attack_settings).run(victim=victim, data=data).model
-
-
 def _audit(suspect: "LoadedModel", opened: OpenedKeySet, *, alpha: float | None) -> dict[str, JsonValue]:
-    from auditor.models import save_model
+    from auditor import wrapped
 
     with tempfile.TemporaryDirectory() as name:
-        save_model(Path(name) / "suspect", suspect.network, suspect.description)
+        wrapped.save(Path(name) / "suspect", suspect)
         with TorchFileSuspect(Path(name) / "suspect") as served:
             return run_audit(
                 opened=opened,
@@ -186,13 +181,6 @@ def _folder(source: Path | Files) -> Iterator[Path]:
         for file, data in source.items():
             (Path(name) / file).write_bytes(data)
         yield Path(name)
-
-
-def _plan(data: str, *, epochs: int | None, seed: int) -> "TrainingPlan":
-    from auditor.schemes.embedding import RECIPES
-
-    plan = replace(RECIPES[data].plan, seed=seed, threads=1)
-    return plan if epochs is None else replace(plan, epochs=epochs)
 
 
 def _bytes(spec: OwnerSpec, purpose: str) -> bytes:

@@ -34,7 +34,9 @@ def plan_trials(config: StudyConfig) -> tuple[TrialSpec, ...]:
     """Return every trial: each scheme and seed with its copy, all attacks and all innocents."""
     shared = config.study
     innocents = [
-        InnocentSpec(data=shared.data, architecture=architecture, epochs=shared.epochs, seed=seed)
+        InnocentSpec(
+            data=shared.data, architecture=architecture, seed=seed, epochs=shared.epochs, owner_share=shared.owner_share
+        )
         for architecture in config.innocents.architectures
         for seed in config.innocents.seeds
     ]
@@ -46,8 +48,10 @@ def plan_trials(config: StudyConfig) -> tuple[TrialSpec, ...]:
                 scheme=scheme.name,
                 settings=dict(scheme.settings),
                 architecture=shared.architecture,
-                epochs=shared.epochs,
                 seed=seed,
+                epochs=scheme.epochs or shared.epochs,
+                keys=scheme.keys,
+                owner_share=shared.owner_share,
             )
             trials.append(
                 TrialSpec(
@@ -62,6 +66,8 @@ def plan_trials(config: StudyConfig) -> tuple[TrialSpec, ...]:
                     suspect_title=attack.title,
                     attack=attack.name,
                     attack_settings=dict(attack.settings),
+                    attack_data=attack.data,
+                    foreign=attack.foreign,
                     strength=attack.strength,
                     alpha=shared.alpha,
                 )

@@ -35,8 +35,10 @@ class OwnerSpec:
     scheme: str
     settings: Mapping[str, Value]
     architecture: str
-    epochs: int | None
     seed: int
+    epochs: int | None = None
+    keys: int | None = None
+    owner_share: float | None = None
 
     @property
     def key(self) -> str:
@@ -50,8 +52,9 @@ class InnocentSpec:
 
     data: str
     architecture: str
-    epochs: int | None
     seed: int
+    epochs: int | None = None
+    owner_share: float | None = None
 
     @property
     def key(self) -> str:
@@ -70,6 +73,8 @@ class TrialSpec:
     """What tables call the suspect: the attack's label, ``copy`` or ``innocent``."""
     attack: str = ""
     attack_settings: Mapping[str, Value] = field(default_factory=dict)
+    attack_data: str = "half-test"
+    foreign: str = ""
     strength: float | None = None
     innocent: InnocentSpec | None = None
     alpha: float | None = None
@@ -97,6 +102,8 @@ class TrialRecord:
     """Task accuracy of the owner's model on the evaluation images."""
     accuracy_after: float
     """Task accuracy of the suspect on the same images."""
+    training_queries: int
+    """Images that the attack asked the owner's model about."""
     status: str
     reason: str
     hits: int

@@ -1,5 +1,6 @@
 """Where trials run: processes on this machine, or a Ray cluster; the trial functions are the same."""
 
+import logging
 import multiprocessing
 import os
 from abc import ABC, abstractmethod
@@ -118,7 +119,7 @@ class RayWorkers(Workers):
             raise MissingPartError("--ray needs Ray: pip install 'model-ownership-auditor[ray]'") from error
         self._ray = ray
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise SuspectUnavailableError(f"no Ray cluster at {address!r} ({type(error).__name__})") from error
 

@@ -14,6 +14,7 @@ from auditor.records import Inputs, InputSpec, Progress, Silent
 from auditor.training.checkpoints import Checkpoints as Checkpoints
 from auditor.training.loop import Loop
 from auditor.training.normalisation import ordinary_statistics
+from auditor.training.objective import Objective as Objective
 from auditor.training.plan import Device as Device
 from auditor.training.plan import TrainingPlan as TrainingPlan
 from auditor.training.plan import resolve_device as resolve_device
@@ -84,6 +85,7 @@ def fit(
     progress: Progress | None = None,
     checkpoints: Checkpoints | None = None,
     watch: Watch | None = None,
+    objective: Objective | None = None,
 ) -> FitRecord:
     """Train ``network`` in place and leave it in evaluation mode on the CPU.
 
@@ -100,6 +102,7 @@ def fit(
         progress: where to report; one unit per step.
         checkpoints: where the state is kept; a run that finds its own state there goes on from it, bit for bit.
         watch: what is said about the network after every epoch.
+        objective: the loss of the ordinary images, in place of everything else; not together with a supplement.
 
     Raises:
         UsageError: the plan cannot be followed, or the checkpoint belongs to another run.
@@ -120,7 +123,7 @@ def fit(
         with _settled(plan), split:
             loop = Loop(
                 network=network, inputs=inputs, labels=labels, plan=plan, supplement=supplement, device=device,
-                title=title, progress=progress or Silent(), checkpoints=checkpoints, watch=watch,
+                title=title, progress=progress or Silent(), checkpoints=checkpoints, watch=watch, objective=objective,
             )  # fmt: skip
             final_loss = loop.run()
     except torch.OutOfMemoryError as error:

@@ -10,10 +10,11 @@ from auditor.study.runner import Trial
 from auditor.study.summary import breaking_rate, keys_needed, summarise
 from auditor.study.trials import InnocentSpec, OwnerSpec, Role, TrialRecord, TrialSpec
 
-OWNER = OwnerSpec(data="digits", scheme="new-label", settings={}, architecture="small-cnn", epochs=None, seed=1)
+OWNER = OwnerSpec(data="digits", scheme="new-label", settings={}, architecture="small-cnn", seed=1)
 RECORD = TrialRecord(
-    key="", scheme="new-label", role="surrogate", seed=1, attack="prune", settings={}, accuracy_before=0.9,
-    accuracy_after=0.8, status="supported", reason="null-rejected", hits=6, asked=6, all_hits=100, all_deviating=110,
+    key="", scheme="new-label", role="surrogate", seed=1, attack="prune", settings={},
+    accuracy_before=0.9, accuracy_after=0.8, training_queries=0, status="supported", reason="null-rejected",
+    hits=6, asked=6, all_hits=100, all_deviating=110,
     n_keys=120, null_rate=0.07, alpha=5e-7, log10_p=-6.3, keys_until_decision=6, total_queries=300, seconds=1.0,
     tool_version="0",
 )  # fmt: skip
@@ -23,7 +24,7 @@ def trial(*, seed=1, role=Role.SURROGATE, title="pruned", innocent=None, error="
     spec = TrialSpec(
         owner=replace(OWNER, seed=seed), scheme_title="ours", role=role, suspect_title=title, attack="prune",
         strength=0.5,
-        innocent=None if innocent is None else InnocentSpec(data="d", architecture="a", epochs=None, seed=innocent),
+        innocent=None if innocent is None else InnocentSpec(data="d", architecture="a", seed=innocent),
     )  # fmt: skip
     record = None if error else replace(RECORD, key=spec.key, seed=seed, role=role.value, **changes)
     return Trial(spec=spec, record=record, error=error)
