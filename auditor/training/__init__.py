@@ -17,6 +17,7 @@ from auditor.training.normalisation import ordinary_statistics
 from auditor.training.plan import Device as Device
 from auditor.training.plan import TrainingPlan as TrainingPlan
 from auditor.training.plan import resolve_device as resolve_device
+from auditor.training.supplement import Objective as Objective
 from auditor.training.supplement import Pressure as Pressure
 from auditor.training.supplement import Supplement as Supplement
 from auditor.training.supplement import SupplementBatch as SupplementBatch
@@ -80,6 +81,7 @@ def fit(
     labels: npt.NDArray[np.int64],
     plan: TrainingPlan,
     supplement: Supplement | None = None,
+    objective: Objective | None = None,
     title: str = "training",
     progress: Progress | None = None,
     checkpoints: Checkpoints | None = None,
@@ -96,6 +98,7 @@ def fit(
         labels: shape (n,).
         plan: the recipe.
         supplement: marked samples that join every step.
+        objective: the loss of the ordinary images, in place of everything else; not together with a supplement.
         title: what the progress display calls this run.
         progress: where to report; one unit per step.
         checkpoints: where the state is kept; a run that finds its own state there goes on from it, bit for bit.
@@ -119,7 +122,7 @@ def fit(
     try:
         with _settled(plan), split:
             loop = Loop(
-                network=network, inputs=inputs, labels=labels, plan=plan, supplement=supplement, device=device,
+                network=network, inputs=inputs, labels=labels, plan=plan, supplement=supplement, objective=objective, device=device,
                 title=title, progress=progress or Silent(), checkpoints=checkpoints, watch=watch,
             )  # fmt: skip
             final_loss = loop.run()
