@@ -37,7 +37,7 @@ def test_another_packages_attack_is_found(registered):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nonsense", "unknown attack 'nonsense'; known: finetune, prune"),
+        ("nonsense", "unknown attack 'nonsense'; known: adversarial, answers, distill"),
         ("gone", "cannot be loaded"),
         ("else", "is not"),
     ],

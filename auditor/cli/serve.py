@@ -27,8 +27,9 @@ def serve(
         raise UsageError("--labels-only and --top-k contradict each other")
     from auditor import serving
     from auditor.cli import console
-    from auditor.models import load_model, predict
+    from auditor.models import predict
     from auditor.records import Inputs
+    from auditor.wrapped import load
 
     try:
         import torch
@@ -37,7 +38,7 @@ def serve(
 
     # Several computing threads per request slow each other down as soon as anything else runs on the machine.
     torch.set_num_threads(1)
-    loaded = load_model(model)
+    loaded = load(model)
     description = loaded.description
     mode = serving.AnswerMode.SCORES
     if labels_only:

@@ -1,13 +1,17 @@
-"""A suspect that is a model file: safetensors weights with a JSON description, never a pickle."""
+"""A suspect that is a model file: safetensors weights with a JSON description, never a pickle.
+
+A folder may also hold several such models and what happens around them; see :mod:`auditor.wrapped`.
+"""
 
 import time
 from pathlib import Path
 
 from auditor.canonical import JsonValue, canonical_bytes, decimal_string
 from auditor.errors import MissingPartError, SuspectAnswerError, SuspectLoadError
-from auditor.models import DESCRIPTION_NAME, WEIGHTS_NAME, load_model, predict
+from auditor.models import DESCRIPTION_NAME, WEIGHTS_NAME, predict
 from auditor.records import Answer, Inputs, SuspectId
 from auditor.suspects.base import Description, Exchange, RawReply, Suspect
+from auditor.wrapped import WRAPPED_NAME, WrappedModel, load
 
 DEFAULT_BATCH = 256
 ACCEPTED = f"a folder with {WEIGHTS_NAME} and {DESCRIPTION_NAME}, or the .safetensors file with its .json beside it"
@@ -30,12 +34,13 @@ class TorchFileSuspect(Suspect):
             # Pickled formats run code of whoever wrote them; looking inside would be too late.
             raise SuspectLoadError(f"{path.name}: not a model this program opens; it takes {ACCEPTED}")
         try:
-            loaded = load_model(path)
+            loaded = load(path)
         except ImportError as error:
             raise MissingPartError("opening a model file needs PyTorch; install the package torch") from error
         self._network = loaded.network
         self._description = loaded.description
-        self._name = (path / WEIGHTS_NAME if path.is_dir() else path).name
+        weights_name = WRAPPED_NAME if isinstance(loaded, WrappedModel) else WEIGHTS_NAME
+        self._name = (path / weights_name if path.is_dir() else path).name
         self._batch_size = batch_size
 
     @property
@@ -48,7 +53,7 @@ class TorchFileSuspect(Suspect):
         suspect = SuspectId(
             uri=self._name,
             kind="file",
-            # Loading compared this digest with the bytes that became the network.
+            # Loading compared this digest, or those it stands for, with the bytes that became the network.
             artefact_sha256=self._description.weights_sha256,
             address="",
             declared_name="",

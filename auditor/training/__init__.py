@@ -122,7 +122,8 @@ def fit(
     try:
         with _settled(plan), split:
             loop = Loop(
-                network=network, inputs=inputs, labels=labels, plan=plan, supplement=supplement, objective=objective, device=device,
+                network=network, inputs=inputs, labels=labels, plan=plan, supplement=supplement,
+                objective=objective, device=device,
                 title=title, progress=progress or Silent(), checkpoints=checkpoints, watch=watch,
             )  # fmt: skip
             final_loss = loop.run()
