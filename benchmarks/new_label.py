@@ -31,7 +31,7 @@ from auditor.canonical import sha256_hex
 from auditor.draws import Secret
 from auditor.models import LoadedModel, labels_of
 from auditor.patterns import Mark
-from auditor.schemes.base import LabelCode, TrainedScheme, scheme_class
+from auditor.schemes.base import LabelCode, PatternScheme, pattern_scheme
 from auditor.schemes.embedding import RECIPES, Embedded, embed, train_twin
 from auditor.training import TrainingPlan, train_unmarked
 
@@ -42,6 +42,9 @@ SUMMARY = RESULTS / "new_label.json"
 SCHEMES = ("new-label", "wrong-label")
 FORMAT = 1
 """Raised when a trial measures something else, so that kept trials of an older kind are not mixed in."""
+
+LATER_FIELDS = frozenset({"drops", "flip", "compiled"})
+"""Fields of the training plan that kept trials do not name."""
 
 PRUNING_RATES = tuple(round(0.1 * i, 1) for i in range(10))
 SEEDS = {"digits": (1, 2, 3, 4, 5, 6, 7, 8), "fashion-mnist": (1, 2, 3)}
@@ -68,7 +71,9 @@ class Trial:
     @property
     def identity(self) -> str:
         recipe = RECIPES[self.data]
-        parts = [FORMAT, asdict(self), asdict(recipe.plan), recipe.settings.as_json()]
+        # Fields that came after the first trials were kept count only where they differ from what was then implied.
+        plan = {name: value for name, value in asdict(recipe.plan).items() if value or name not in LATER_FIELDS}
+        parts = [FORMAT, asdict(self), plan, recipe.settings.as_json()]
         return sha256_hex(json.dumps(parts, sort_keys=True, default=str).encode())[:16]
 
 
@@ -125,14 +130,14 @@ def full(trial: Trial) -> dict[str, Any]:
     )
     found: dict[str, Any] = {}
     for name in SCHEMES:
-        scheme = scheme_class(name)(RECIPES[trial.data].settings)
+        scheme = pattern_scheme(name, RECIPES[trial.data].settings)
         marked = embed(scheme=scheme, dataset=dataset, secret=secret_for(trial), plan=plan, twin=twin)
         found[name] = {"record": marked.record.as_json(), **attacked(trial, dataset, scheme, marked, innocent)}
     return {"schemes": found}
 
 
 def attacked(
-    trial: Trial, dataset: datasets.Dataset, scheme: TrainedScheme, marked: Embedded, innocent: LoadedModel
+    trial: Trial, dataset: datasets.Dataset, scheme: PatternScheme, marked: Embedded, innocent: LoadedModel
 ) -> dict[str, Any]:
     data = half_test(dataset.test)
     mark = marked.mark
@@ -169,15 +174,15 @@ def hits(model: LoadedModel, keys: Any, mark: Mark) -> list[int]:
 def sweep(trial: Trial) -> dict[str, Any]:
     settings = replace(RECIPES[trial.data].settings, alpha_keys=trial.alpha, beta=trial.beta, label_code=LabelCode.OFF)
     plan = replace(plan_for(trial), epochs=SWEEP_EPOCHS[trial.data])
-    return {"record": without_twin(trial, scheme_class(trial.scheme)(settings), plan)}
+    return {"record": without_twin(trial, pattern_scheme(trial.scheme, settings), plan)}
 
 
 def published(trial: Trial) -> dict[str, Any]:
     settings = replace(RECIPES[trial.data].settings, sham_ratio=0, label_code=LabelCode.OFF)
-    return {"record": without_twin(trial, scheme_class(trial.scheme)(settings), plan_for(trial))}
+    return {"record": without_twin(trial, pattern_scheme(trial.scheme, settings), plan_for(trial))}
 
 
-def without_twin(trial: Trial, scheme: TrainedScheme, plan: TrainingPlan) -> dict[str, Any]:
+def without_twin(trial: Trial, scheme: PatternScheme, plan: TrainingPlan) -> dict[str, Any]:
     dataset = datasets.load(trial.data)
     # Only the marked model's own rates are used: an untrained network stands in for the twin.
     from auditor.models import build, describe

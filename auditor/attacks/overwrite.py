@@ -101,7 +101,7 @@ class _SecondKeys:
 
     @property
     def apart(self) -> bool:
-        """Return False: a second owner would let keys take part in the statistics, as the first one did."""
+        """Return False: the second keys are trained like the first ones were."""
         return False
 
     def draw(self, generator: np.random.Generator) -> SupplementBatch:

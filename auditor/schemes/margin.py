@@ -53,8 +53,8 @@ class TriggerRecipe:
 RECIPES = {
     "digits": TriggerRecipe(
         plan=TrainingPlan(epochs=30, batch_size=64, learning_rate=0.05),
-        settings=TriggerSettings(radius=25.0, steps=5, per_step=16, weight=0.5),
-        n_keys=60,
+        settings=TriggerSettings(radius=10.0, steps=5, per_step=8, weight=0.5),
+        n_keys=40,
     ),
     "fashion-mnist": TriggerRecipe(
         plan=TrainingPlan(epochs=6, batch_size=256, learning_rate=0.2, bfloat16=True),
@@ -100,7 +100,7 @@ def recipe_for(dataset: Dataset) -> TriggerRecipe:
         return RECIPES[dataset.name]
     channels, height, width = dataset.spec.shape
     # Natural colour images resist far less than drawings on black: the published radius suits them.
-    radius = 5.0 if channels > 1 else (20.0 if min(height, width) >= 16 else 25.0)
+    radius = 5.0 if channels > 1 else (20.0 if min(height, width) >= 16 else 10.0)
     return TriggerRecipe(
         plan=TrainingPlan(epochs=20, batch_size=128, learning_rate=0.1, shift=2 if min(height, width) >= 16 else 0),
         settings=TriggerSettings(radius=radius),

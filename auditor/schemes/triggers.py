@@ -8,7 +8,7 @@ independent model that deviate from a carrier's natural label, each hits with pr
 from abc import ABC
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from auditor.records import Inputs, NullBasis, Progress
 from auditor.schemes.base import TrainedScheme
 from auditor.schemes.measured import ROUNDING, Limits, Share, accuracy_share
 from auditor.training import Checkpoints, Pressure, SupplementBatch, TrainingPlan, fit
+
+if TYPE_CHECKING:
+    import torch
 
 LEVELS = 255
 """Steps of a pixel; radii and step sizes are given in these."""
@@ -260,10 +263,16 @@ def embed_triggers(
     )
     network = build(description, seed=plan.seed)
 
-    def watch(network: "object") -> str:
-        seen = LoadedModel(network=network, description=description)  # type: ignore[arg-type]
+    used = {image.tobytes() for image in triggers}
+    others = np.array(
+        [i for i, image in enumerate(dataset.carriers.inputs) if image.tobytes() not in used], dtype=np.intp
+    )
+    held_out = dataset.carriers.take(others)
+
+    def watch(network: "torch.nn.Module") -> str:
+        seen = LoadedModel(network=network, description=description)
         hits, margin = _answered(seen, triggers, labels)
-        clean = accuracy_share(seen, dataset.carriers)
+        clean = accuracy_share(seen, held_out)
         return f"accuracy on held-out images {clean.rate:.4f}, triggers {hits.rate:.3f}, their margin {margin:.2f}"
 
     fit(

@@ -14,10 +14,10 @@ from auditor.records import Inputs, InputSpec, Progress, Silent
 from auditor.training.checkpoints import Checkpoints as Checkpoints
 from auditor.training.loop import Loop
 from auditor.training.normalisation import ordinary_statistics
-from auditor.training.objective import Objective as Objective
 from auditor.training.plan import Device as Device
 from auditor.training.plan import TrainingPlan as TrainingPlan
 from auditor.training.plan import resolve_device as resolve_device
+from auditor.training.supplement import Objective as Objective
 from auditor.training.supplement import Pressure as Pressure
 from auditor.training.supplement import Supplement as Supplement
 from auditor.training.supplement import SupplementBatch as SupplementBatch
@@ -81,11 +81,11 @@ def fit(
     labels: npt.NDArray[np.int64],
     plan: TrainingPlan,
     supplement: Supplement | None = None,
+    objective: Objective | None = None,
     title: str = "training",
     progress: Progress | None = None,
     checkpoints: Checkpoints | None = None,
     watch: Watch | None = None,
-    objective: Objective | None = None,
 ) -> FitRecord:
     """Train ``network`` in place and leave it in evaluation mode on the CPU.
 
@@ -98,11 +98,11 @@ def fit(
         labels: shape (n,).
         plan: the recipe.
         supplement: marked samples that join every step.
+        objective: the loss of the ordinary images, in place of everything else; not together with a supplement.
         title: what the progress display calls this run.
         progress: where to report; one unit per step.
         checkpoints: where the state is kept; a run that finds its own state there goes on from it, bit for bit.
         watch: what is said about the network after every epoch.
-        objective: the loss of the ordinary images, in place of everything else; not together with a supplement.
 
     Raises:
         UsageError: the plan cannot be followed, or the checkpoint belongs to another run.
@@ -122,8 +122,9 @@ def fit(
     try:
         with _settled(plan), split:
             loop = Loop(
-                network=network, inputs=inputs, labels=labels, plan=plan, supplement=supplement, device=device,
-                title=title, progress=progress or Silent(), checkpoints=checkpoints, watch=watch, objective=objective,
+                network=network, inputs=inputs, labels=labels, plan=plan, supplement=supplement,
+                objective=objective, device=device,
+                title=title, progress=progress or Silent(), checkpoints=checkpoints, watch=watch,
             )  # fmt: skip
             final_loss = loop.run()
     except torch.OutOfMemoryError as error:

@@ -13,9 +13,8 @@ from auditor.errors import TrainingError
 from auditor.records import Inputs, Progress
 from auditor.training.ascent import ascend
 from auditor.training.checkpoints import Checkpoints, restore_stream, stream_state
-from auditor.training.objective import Objective
 from auditor.training.plan import TrainingPlan
-from auditor.training.supplement import Supplement, SupplementBatch, Watch
+from auditor.training.supplement import Objective, Supplement, SupplementBatch, Watch
 
 if TYPE_CHECKING:
     import torch
@@ -103,10 +102,10 @@ class Loop:
         marked = self.supplement.draw(self.supplement_stream) if self.supplement is not None else None
         perturbed = None if marked is None else self._perturbed(marked)
         with self._precision():
-            if self.objective is None:
-                loss = self._loss(ordinary, self.targets[picked], marked, perturbed)
-            else:
+            if self.objective is not None:
                 loss = self.objective.loss(self.forward, ordinary, rows, self.targets[picked])
+            else:
+                loss = self._loss(ordinary, self.targets[picked], marked, perturbed)
         self.losses.append(loss.detach())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

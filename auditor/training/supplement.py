@@ -1,4 +1,4 @@
-"""What a scheme adds to every training step."""
+"""What schemes and attacks put into every training step."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -69,6 +69,22 @@ class Supplement(Protocol):
 
     def draw(self, generator: np.random.Generator) -> SupplementBatch:
         """Return the marked samples of the next step."""
+
+
+class Objective(Protocol):
+    """What a step minimises instead of cross-entropy on the given labels; attacks provide it."""
+
+    def loss(
+        self, network: "torch.nn.Module", images: "torch.Tensor", rows: npt.NDArray[np.intp], labels: "torch.Tensor"
+    ) -> "torch.Tensor":
+        """Return the scalar loss of one batch.
+
+        Args:
+            network: in training mode; it must be left in training mode.
+            images: float in [0, 1], shape (n, channels, height, width), on the device of the network.
+            rows: which of the inputs they are.
+            labels: shape (n,), on the same device.
+        """
 
 
 class Watch(Protocol):
