@@ -4,12 +4,14 @@ Power and false claims are counts of audits with exact intervals. The recommenda
 at the hit rate of the weakest seed of each attack, so that it does not rest on the average surrogate.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean, median
 
-from auditor.records import Status
+from auditor.records import NullBasis, Status
+from auditor.stats.drawn_labels import FUTILITY_OFF
 from auditor.stats.exact import Interval, clopper_pearson
 from auditor.stats.forecast import LabelSpace, Question, default_procedure
 from auditor.stats.panel import ErrorRate, procedure_error
@@ -17,7 +19,6 @@ from auditor.study.runner import Trial
 from auditor.study.trials import Role, TrialRecord
 
 CONFIDENCE = 0.95
-P_MIN = 0.3
 FUTILITY = 0.01
 BREAKING_STEPS = 12
 """Bisections of the smallest hit rate that can be decided; 2^-12 is far below any sampling error."""
@@ -87,9 +88,7 @@ def summarise(trials: Sequence[Trial], *, power: float) -> tuple[SchemeSummary, 
 
 def _scheme(title: str, trials: Sequence[Trial], *, power: float) -> SchemeSummary:
     records = [trial.record for trial in trials if trial.record is not None]
-    null_rate = max((record.null_rate for record in records), default=P_MIN / 2)
-    alpha = min((record.alpha for record in records), default=1e-6)
-    needed = partial(keys_needed, null_rate=null_rate, alpha=alpha, power=power)
+    needed = partial(keys_needed, power=power)
     names = list(dict.fromkeys(t.spec.suspect_title for t in trials if t.spec.role is not Role.INNOCENT))
     suspects = tuple(_suspect([t for t in trials if t.spec.suspect_title == name], needed) for name in names)
     innocent = [trial for trial in trials if trial.spec.role is Role.INNOCENT]
@@ -102,11 +101,11 @@ def _scheme(title: str, trials: Sequence[Trial], *, power: float) -> SchemeSumma
         false_claims=_false_claims(innocent),
         recommended_keys=max(possible) if possible else None,
         hopeless=tuple(summary.title for summary in tried if summary.keys_needed is None),
-        breaking_rate=breaking_rate(null_rate=null_rate, needed=needed),
+        breaking_rate=breaking_rate(records, power=power),
     )
 
 
-def _suspect(trials: Sequence[Trial], needed: Callable[[float], int | None]) -> SuspectSummary:
+def _suspect(trials: Sequence[Trial], needed: Callable[[TrialRecord], int | None]) -> SuspectSummary:
     spec = trials[0].spec
     records = [trial.record for trial in trials if trial.record is not None]
     statuses = [record.status for record in records]
@@ -129,7 +128,7 @@ def _suspect(trials: Sequence[Trial], needed: Callable[[float], int | None]) -> 
         hit_rate=sum(r.all_hits for r in records) / sum(r.n_keys for r in records) if records else None,
         seed_rates=rates,
         keys_until_decision=median(decided) if decided else None,
-        keys_needed=needed(min(rates)) if rates else None,
+        keys_needed=_most([needed(record) for record in records]),
         decided_at=tuple(_decided_at(record) for record in records if record.status == Status.SUPPORTED.value),
     )
 
@@ -150,29 +149,63 @@ def _false_claims(innocent: Sequence[Trial]) -> ErrorRate | None:
     return procedure_error(false_claims=sum(claimed.values()), models=len(claimed), confidence=CONFIDENCE)
 
 
-def keys_needed(rate: float, *, null_rate: float, alpha: float, power: float) -> int | None:
-    """Return the keys to seal for a suspect that hits at ``rate``; None if no number within the limit is enough."""
-    if rate <= null_rate or null_rate >= P_MIN:
+def _most(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return max(known) if known and len(known) == len(counts) else None
+
+
+def keys_needed(record: TrialRecord, *, power: float) -> int | None:
+    """Return the keys to seal for a suspect like this one; None if no number within the limit is enough.
+
+    Where labels were drawn, the keys that deviate carry the evidence: the number needed of them is divided by their
+    share.
+    """
+    if record.null_basis != NullBasis.DRAWN_LABELS:
+        rate = record.all_hits / record.n_keys
+        return keys_for_rate(rate, null_rate=record.null_rate, alpha=record.alpha, p_min=record.p_min, power=power)
+    if record.all_deviating == 0 or record.all_hits < record.p_min * record.n_keys:
         return None
+    rate, share = record.all_hits / record.all_deviating, record.all_deviating / record.n_keys
+    # Futility looks at all keys and is met by the demand above; among deviating answers nothing gives up.
+    counted = keys_for_rate(
+        rate, null_rate=record.null_rate, alpha=record.alpha, p_min=rate, power=power, futility=FUTILITY_OFF
+    )
+    return None if counted is None else math.ceil(counted / share)
+
+
+def keys_for_rate(
+    rate: float, *, null_rate: float, alpha: float, p_min: float, power: float, futility: float = FUTILITY
+) -> int | None:
+    """Return the keys the sequential test needs at ``rate``; None if no number within the limit is enough."""
+    if rate <= null_rate or null_rate >= p_min:
+        return None
+    highest = 1.0 - 1e-9
     question = Question(
         labels=LabelSpace.WRONG_LABEL,
-        rate=min(rate, 1.0 - 1e-9),
+        rate=min(rate, highest),
         null_rate=null_rate,
         alpha=alpha,
         power=power,
-        p_min=P_MIN,
-        futility=FUTILITY,
+        p_min=min(p_min, highest),
+        futility=futility,
     )
     return default_procedure(question).keys_for_power
 
 
-def breaking_rate(*, null_rate: float, needed: Callable[[float], int | None]) -> float:
-    """Return the smallest hit rate for which ``needed`` names a number of keys, by bisection; 1 if there is none."""
-    low, high = null_rate, 1.0
+def breaking_rate(records: Sequence[TrialRecord], *, power: float) -> float:
+    """Return the smallest hit rate over all keys that the audits could recognise; 1 if there is none.
+
+    Where labels were drawn this is the rate below which an audit gives up; otherwise it is found by bisection for the
+    largest null rate that was met.
+    """
+    if not records:
+        return 1.0
+    worst = max(records, key=lambda record: record.null_rate)
+    if worst.null_basis == NullBasis.DRAWN_LABELS:
+        return worst.p_min
+    low, high = worst.null_rate, 1.0
     for _ in range(BREAKING_STEPS):
         middle = (low + high) / 2
-        if needed(middle) is None:
-            low = middle
-        else:
-            high = middle
+        keys = keys_for_rate(middle, null_rate=worst.null_rate, alpha=worst.alpha, p_min=worst.p_min, power=power)
+        low, high = (middle, high) if keys is None else (low, middle)
     return high

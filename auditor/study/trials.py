@@ -114,8 +114,10 @@ class TrialRecord:
     all_deviating: int
     """Answers, over all sealed keys, that are not the carrier's natural label."""
     n_keys: int
+    null_basis: str
     null_rate: float
     alpha: float
+    p_min: float
     log10_p: float
     keys_until_decision: int | None
     total_queries: int

@@ -129,7 +129,8 @@ class RayWorkers(Workers):
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Done]:
         """Yield tasks as they finish."""
-        n_gpus = 1 if self._ray.cluster_resources().get("GPU", 0) >= 1 else 0
+        resources: dict[str, float] = self._ray.cluster_resources()  # type: ignore[no-untyped-call]
+        n_gpus = 1 if resources.get("GPU", 0) >= 1 else 0
         remote = self._ray.remote(num_cpus=1, num_gpus=n_gpus, max_retries=MAX_LOSSES)(attempt)
         waiting = {remote.remote(task.key, task.function, *task.arguments): task.key for task in tasks}
         while waiting:

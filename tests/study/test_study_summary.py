@@ -1,5 +1,6 @@
 """The summary against hand-made records; intervals against scipy."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ from scipy import stats
 
 from auditor.stats import sequential
 from auditor.study.runner import Trial
-from auditor.study.summary import breaking_rate, keys_needed, summarise
+from auditor.study.summary import breaking_rate, keys_for_rate, keys_needed, summarise
 from auditor.study.trials import InnocentSpec, OwnerSpec, Role, TrialRecord, TrialSpec
 
 OWNER = OwnerSpec(data="digits", scheme="new-label", settings={}, architecture="small-cnn", seed=1)
@@ -15,7 +16,7 @@ RECORD = TrialRecord(
     key="", scheme="new-label", role="surrogate", seed=1, attack="prune", settings={},
     accuracy_before=0.9, accuracy_after=0.8, training_queries=0, status="supported", reason="null-rejected",
     hits=6, asked=6, all_hits=100, all_deviating=110,
-    n_keys=120, null_rate=0.07, alpha=5e-7, log10_p=-6.3, keys_until_decision=6, total_queries=300, seconds=1.0,
+    n_keys=120, null_basis="sham-patterns", null_rate=0.07, alpha=5e-7, p_min=0.3, log10_p=-6.3, keys_until_decision=6, total_queries=300, seconds=1.0,
     tool_version="0",
 )  # fmt: skip
 
@@ -28,6 +29,10 @@ def trial(*, seed=1, role=Role.SURROGATE, title="pruned", innocent=None, error="
     )  # fmt: skip
     record = None if error else replace(RECORD, key=spec.key, seed=seed, role=role.value, **changes)
     return Trial(spec=spec, record=record, error=error)
+
+
+def at_rate(rate):
+    return keys_for_rate(rate, null_rate=0.07, alpha=5e-7, p_min=0.3, power=0.99)
 
 
 def innocent(seed, owner_seed, status="not supported"):
@@ -67,7 +72,7 @@ def test_one_claim_against_a_model_by_any_owner_counts_it():
 def test_the_recommendation_rests_on_the_weakest_seed():
     trials = [trial(seed=1, all_hits=118), trial(seed=2, all_hits=60)]
     (scheme,) = summarise(trials, power=0.99)
-    assert scheme.suspects[0].keys_needed == keys_needed(0.5, null_rate=0.07, alpha=5e-7, power=0.99)
+    assert scheme.suspects[0].keys_needed == at_rate(0.5)
     assert scheme.recommended_keys == scheme.suspects[0].keys_needed
 
 
@@ -79,7 +84,7 @@ def test_a_suspect_nobody_can_recognise_is_named_and_not_counted():
 
 
 def test_the_recommended_number_has_the_power_and_one_key_less_has_not():
-    needed = keys_needed(0.5, null_rate=0.07, alpha=5e-7, power=0.99)
+    needed = at_rate(0.5)
     powers = [
         sequential.operating(rate=0.5, null_rate=0.07, alpha=5e-7, p_min=0.3, futility=0.01, cap=cap).reject
         for cap in (needed - 1, needed)
@@ -88,12 +93,28 @@ def test_the_recommended_number_has_the_power_and_one_key_less_has_not():
 
 
 def test_below_the_breaking_rate_no_number_of_keys_is_enough():
-    def needed(rate):
-        return keys_needed(rate, null_rate=0.07, alpha=5e-7, power=0.99)
+    limit = breaking_rate([RECORD], power=0.99)
+    assert at_rate(limit) is not None
+    assert at_rate(limit - 0.002) is None
 
-    limit = breaking_rate(null_rate=0.07, needed=needed)
-    assert needed(limit) is not None
-    assert needed(limit - 0.002) is None
+
+def test_drawn_labels_need_keys_for_the_answers_that_deviate():
+    drawn = replace(RECORD, null_basis="drawn-labels", null_rate=1 / 9, p_min=0.1, n_keys=100, all_hits=30)
+    often, seldom = (keys_needed(replace(drawn, all_deviating=n), power=0.99) for n in (100, 40))
+    assert seldom < often, "fewer deviating answers with the same hits are stronger evidence"
+    counted = 1
+    while (
+        sequential.operating(rate=0.75, null_rate=1 / 9, alpha=5e-7, p_min=0.75, futility=1e-300, cap=counted).reject
+        < 0.99
+    ):
+        counted += 1
+    assert seldom == math.ceil(counted / 0.4)
+
+
+def test_drawn_labels_below_the_rate_at_which_an_audit_gives_up_are_hopeless():
+    drawn = replace(RECORD, null_basis="drawn-labels", null_rate=1 / 9, p_min=0.1, n_keys=100, all_deviating=9)
+    assert keys_needed(replace(drawn, all_hits=9), power=0.99) is None
+    assert breaking_rate([drawn], power=0.99) == 0.1
 
 
 def test_without_any_record_there_is_nothing_to_recommend():
