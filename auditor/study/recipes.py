@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from auditor.errors import UsageError
-from auditor.study.config import Value
+from auditor.study.config import StudyConfig, Value
 
 if TYPE_CHECKING:
     from auditor.attacks.base import AttackData
@@ -56,6 +56,27 @@ def owner_recipe(
         plan = recipe.plan if epochs is None else replace(recipe.plan, epochs=epochs)
         return OwnerRecipe(scheme=kind(_changed(recipe.settings, changes)), plan=plan, n_keys=0)
     raise UsageError(f"scheme {name!r} has no way to be embedded")
+
+
+def require_possible(config: StudyConfig) -> None:
+    """Refuse what could not be run, before anything is trained.
+
+    Raises:
+        UsageError: an unknown data set, scheme, architecture, attack or setting.
+        MissingPartError: a data set is not on this machine.
+    """
+    from auditor.attacks import build_attack
+    from auditor.models import describe
+
+    shared = config.study
+    dataset = owner_data(shared.data, shared.owner_share)
+    for scheme in config.scheme:
+        owner_recipe(scheme.name, dataset, changes=scheme.settings, keys=scheme.keys, epochs=scheme.epochs)
+    for attack in config.attack:
+        build_attack(attack.name, attack.settings)
+        thief_data(shared.data, shared.owner_share, source=attack.data, foreign=attack.foreign)
+    for architecture in {shared.architecture, *config.innocents.architectures}:
+        describe(architecture, input_shape=dataset.spec.shape, classes=dataset.classes)
 
 
 def innocent_plan(dataset: "Dataset", *, epochs: int | None, seed: int) -> "TrainingPlan":

@@ -10,6 +10,7 @@ from auditor.errors import MalformedError, TrainingError, UsageError
 from auditor.records import Progress, Silent
 from auditor.study.config import StudyConfig
 from auditor.study.making import audit_suspect, make_innocent, make_owner
+from auditor.study.recipes import require_possible
 from auditor.study.trials import Files, InnocentSpec, OwnerSpec, Role, TrialRecord, TrialSpec, read_record
 from auditor.study.workers import Task, Workers
 
@@ -99,11 +100,12 @@ def run_study(
         progress: where to report; one unit per model and per trial.
 
     Raises:
-        UsageError: the folder cannot be written to, or holds something else.
+        UsageError: the configuration names what there is not, or the folder is in use for something else.
         MalformedError: a record in it is damaged.
         TrainingError: no trial at all came to an end.
     """
     progress = progress or Silent()
+    require_possible(config)
     planned = plan_trials(config)
     _prepare(folder)
     open_trials = [spec for spec in planned if not _record_path(folder, spec).exists()]

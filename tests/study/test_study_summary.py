@@ -16,7 +16,8 @@ RECORD = TrialRecord(
     key="", scheme="new-label", role="surrogate", seed=1, attack="prune", settings={},
     accuracy_before=0.9, accuracy_after=0.8, training_queries=0, status="supported", reason="null-rejected",
     hits=6, asked=6, all_hits=100, all_deviating=110,
-    n_keys=120, null_basis="sham-patterns", null_rate=0.07, alpha=5e-7, p_min=0.3, log10_p=-6.3, keys_until_decision=6, total_queries=300, seconds=1.0,
+    n_keys=120, null_basis="sham-patterns", null_rate=0.07, alpha=5e-7, p_min=0.3, log10_p=-6.3,
+    keys_until_decision=6, total_queries=300, seconds=1.0,
     tool_version="0",
 )  # fmt: skip
 
