@@ -7,6 +7,7 @@ from math import log10
 
 from auditor.records import Design, InputSpec, Protocol, Reply, Sample, SampleKind
 from auditor.stats import exact, randomization, sequential
+from auditor.stats.drawn_scores import RankShare
 from auditor.stats.placebo import PlaceboOutcome
 from auditor.verdict import Facts
 
@@ -42,6 +43,8 @@ class Decided:
     futile: bool
     outcome: sequential.SequentialOutcome | None
     """None when the null rate leaves the test without power, or when no key was asked."""
+    ranks: RankShare | None = None
+    """What the ranks of the suspect's scores contributed; None where they take no part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,6 +113,8 @@ def test_section(
         name = "one-sided Beta(1/2,1/2) mixture e-process"
     if protocol.null_basis is NullBasis.DRAWN_LABELS:
         name += " on deviating answers"
+    if decided.ranks is not None:
+        name += ", averaged with the rank e-process of the scores"
     log10_e = 0.0 if outcome is None else outcome.log10_e_max
     # The reported p-value is of the whole procedure: a null bound that is too low and all tries of the owner included.
     tries = protocol.grinding_log2 * LOG10_2
@@ -131,6 +133,13 @@ def test_section(
         "e_value": power_of_ten(log10_e),
         "p_min": decimal_string(protocol.p_min),
         "futility": decimal_string(protocol.futility),
+        "ranks": None
+        if decided.ranks is None
+        else {
+            "answers": decided.ranks.answers,
+            "log10_e_labels": decimal_string(decided.ranks.log10_e_labels),
+            "log10_e_ranks": decimal_string(decided.ranks.log10_e_ranks),
+        },
         "steps": []
         if outcome is None
         else [

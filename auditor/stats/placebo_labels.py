@@ -13,10 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from auditor.stats.drawn_scores import average, futile_at, mixture_over_slopes
 from auditor.stats.exact import critical_hits
 from auditor.stats.placebo import PlaceboOutcome, summarise
 from auditor.stats.redraw import redraw_labels
-from auditor.stats.sequential import Integers, fewest_hits, log_e, log_futility
+from auditor.stats.sequential import Floats, Integers, fewest_hits, log_e, log_futility
 
 MOST_DRAWS = 9_999
 FEWEST_DRAWS = 499
@@ -42,6 +43,7 @@ def placebo_labels(
     fixed: bool,
     own_hits: int,
     seed: bytes,
+    rank_tables: Floats | None = None,
 ) -> PlaceboOutcome:
     """Return how often the test claims on labels that were drawn after the answers.
 
@@ -56,6 +58,7 @@ def placebo_labels(
         fixed: whether the test is the exact binomial tail over all these keys instead of the sequential rule.
         own_hits: hits of the sealed draw; the evidence that placebo draws are ranked by.
         seed: 32 bytes that make the outcome reproducible.
+        rank_tables: :func:`auditor.stats.drawn_scores.rank_tables` where ranks take part in the sequential rule.
 
     Raises:
         ValueError: no keys, or a rate or level out of range.
@@ -74,6 +77,11 @@ def placebo_labels(
     if fixed:
         critical = critical_hits(trials=int(bets[-1]), rate=null_rate, alpha=alpha)
         claims = np.zeros(len(hits), dtype=np.bool_) if critical is None else hits[:, -1] >= critical
+    elif rank_tables is not None:
+        chosen = rank_tables[np.arange(n_keys), drawn]
+        evidence = average(_label_evidence(hits, bets, null_rate), mixture_over_slopes(chosen))
+        reverse = log_futility(hits, np.arange(1, n_keys + 1), futility_rate, p_min)
+        claims = _first_is_claim(evidence >= -math.log(alpha) - _TIE, futile_at(reverse, evidence, futility))
     else:
         claims = _sequential_claims(hits, bets, null_rate, alpha, p_min, futility, futility_rate)
     return summarise(own_evidence=float(own_hits), claims=claims, evidence=hits[:, -1].astype(np.float64), alpha=alpha)
@@ -88,13 +96,26 @@ def _sequential_claims(
     futility: float,
     futility_rate: float,
 ) -> npt.NDArray[np.bool_]:
-    n_keys = hits.shape[1]
-    sizes = np.arange(n_keys + 1)
+    sizes = np.arange(hits.shape[1] + 1)
     up = fewest_hits(lambda k, m: np.asarray(log_e(k, m, null_rate) >= -math.log(alpha) - _TIE), sizes)
     keep = fewest_hits(
         lambda k, n: np.asarray(log_futility(k, n, futility_rate, p_min) > math.log(futility) + _TIE), sizes
     )
-    rejected, futile = hits >= up[bets], hits < keep[1:]
+    return _first_is_claim(hits >= up[bets], hits < keep[1:])
+
+
+def _first_is_claim(rejected: npt.NDArray[np.bool_], futile: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    # Per draw: is the first boundary crossed the claim's? A claim wins a tie.
+    n_keys = rejected.shape[1]
     first_reject = np.where(rejected.any(axis=1), rejected.argmax(axis=1), n_keys)
     first_futile = np.where(futile.any(axis=1), futile.argmax(axis=1), n_keys)
     return np.asarray(rejected.any(axis=1) & (first_reject <= first_futile))
+
+
+def _label_evidence(hits: Integers, bets: Integers, null_rate: float) -> Floats:
+    # One row of the table per number of bets; counts that cannot be are never looked up.
+    k = np.arange(int(hits.max()) + 1)
+    table = np.zeros((int(bets[-1]) + 1, len(k)))
+    for m in np.unique(bets):
+        table[m] = log_e(np.minimum(k, m), m, null_rate)
+    return np.asarray(table[bets[None, :], hits], dtype=np.float64)
