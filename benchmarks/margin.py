@@ -31,8 +31,8 @@ from auditor.attacks.base import AttackData
 from auditor.attacks.extract import Extract, Taught
 from auditor.canonical import sha256_hex
 from auditor.draws import Secret
-from auditor.evidence.schedule import draw_schedule
-from auditor.models import SMALL_CNN, LoadedModel, labels_of, width_options
+from auditor.evidence.schedule import draw_schedule, opening_length
+from auditor.models import SMALL_CNN, LoadedModel, labels_of, predict, width_options
 from auditor.records import Answer, Reply
 from auditor.schemes.carriers import default_sizes
 from auditor.schemes.embedding import train_twin
@@ -151,33 +151,42 @@ def secret_for(seed: int) -> Secret:
 
 
 def audited(model: LoadedModel, owned: OwnerResult, dataset: datasets.Dataset) -> dict[str, Any]:
-    """Return accuracy, counts over all triggers, and where the sealed test stops and with what."""
-    protocol, samples = owned.protocol, {sample.index: sample for sample in owned.keys.samples}
-    answers = labels_of(model.network, owned.keys.inputs)
+    """Return accuracy, counts over all triggers, and where the sealed test stops with labels and with scores."""
+    protocol = owned.protocol
+    scores = predict(model.network, owned.keys.inputs)
+    answers = np.argmax(scores, axis=1)
     keys = owned.keys.samples[: protocol.n_keys]
     outcome = deviating_test(
         natural=[s.natural for s in keys], answers=answers[: len(keys)].tolist(), labels=[s.expected for s in keys],
         n_classes=len(dataset.classes),
     )  # fmt: skip
-    levels = analysis.spend(protocol.alpha, protocol)
-    replies: list[Reply] = []
-    n_keys, status = 0, "undecided"
-    for probe in draw_schedule(protocol):
-        replies.append(Reply(probe=probe, answer=Answer(label=int(answers[probe.index]))))
-        if len(replies) < protocol.opening_keys + protocol.n_controls + protocol.n_repeats:
-            continue
-        grouped = analysis.sort_replies(replies)
-        n_keys = len(grouped.keys)
-        null = analysis.measure_null(grouped, samples, levels, protocol)
-        decided = analysis.decide_keys(grouped, samples, null, levels, protocol)
-        if decided.rejected or decided.futile:
-            status = "supported" if decided.rejected else "not supported"
-            break
+    labels = [Answer(label=int(label)) for label in answers]
+    full = [Answer(label=int(a), scores=tuple(float(x) for x in row)) for a, row in zip(answers, scores, strict=True)]
     return {
         "accuracy": float(np.mean(labels_of(model.network, dataset.test.inputs) == dataset.test.labels)),
         "hits": outcome.hits, "deviating": outcome.deviating, "log10_p": round(outcome.log10_p, 3),
-        "status": status, "keys_asked": n_keys,
+        "by_labels": stopped(owned, labels), "by_scores": stopped(owned, full),
     }  # fmt: skip
+
+
+def stopped(owned: OwnerResult, answers: list[Answer]) -> dict[str, Any]:
+    """Return the outcome of the sealed test and the keys asked until then."""
+    protocol, spec = owned.protocol, owned.keys.spec
+    samples = {sample.index: sample for sample in owned.keys.samples}
+    levels = analysis.spend(protocol.alpha, protocol, spec)
+    replies: list[Reply] = []
+    n_keys = 0
+    for probe in draw_schedule(protocol):
+        replies.append(Reply(probe=probe, answer=answers[probe.index]))
+        if len(replies) < opening_length(protocol):
+            continue
+        grouped = analysis.sort_replies(replies)
+        n_keys = len(grouped.keys)
+        null = analysis.measure_null(grouped, samples, levels, protocol, spec)
+        decided = analysis.decide_keys(grouped, samples, null, levels, protocol, spec)
+        if decided.rejected or decided.futile:
+            return {"status": "supported" if decided.rejected else "not supported", "keys_asked": n_keys}
+    return {"status": "undecided", "keys_asked": n_keys}
 
 
 def kept() -> dict[str, dict[str, Any]]:

@@ -18,7 +18,8 @@ def page(trials: list[dict[str, Any]]) -> str:
         "# Margin: survival of extraction against clean accuracy",
         "Fashion-MNIST; owner and attacker hold disjoint images. Command: `python benchmarks/margin.py run`, then "
         "`render`. Counts are over all sealed triggers: drawn labels among the answers that differ from "
-        "the natural one; log10 p is exact (binomial, 1/9). The verdict is that of the sealed sequential test at 1e-6.",
+        "the natural one; log10 p is exact (binomial, 1/9). The verdicts are those of "
+        "the sealed sequential test at 1e-6, with the keys asked, from top-1 labels alone and from all scores.",
     ]
     for scheme in ("margin", "plain-trigger"):
         chosen = [t for t in full if t["trial"]["scheme"] == scheme]
@@ -34,7 +35,7 @@ def page(trials: list[dict[str, Any]]) -> str:
 def seeds_table(trials: list[dict[str, Any]]) -> str:
     """Return one row per seed and model."""
     lines = [
-        "| seed | model | accuracy | minus twin | hits / deviating | log10 p | verdict | keys asked |",
+        "| seed | model | accuracy | minus twin | hits / deviating | log10 p | by labels | by scores |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for trial in sorted(trials, key=lambda t: t["trial"]["seed"]):
@@ -42,20 +43,29 @@ def seeds_table(trials: list[dict[str, Any]]) -> str:
         for name in MODELS:
             m = trial["models"][name]
             change = f"{100 * (m['accuracy'] - twin):+.2f}"
+            verdicts_told = f"{verdict(m['by_labels'])} | {verdict(m['by_scores'])}"
             lines.append(
                 f"| {trial['trial']['seed']} | {TITLES[name]} | {m['accuracy']:.4f} | {change} "
-                f"| {m['hits']} / {m['deviating']} | {m['log10_p']:.1f} | {m['status']} | {m['keys_asked']} |"
+                f"| {m['hits']} / {m['deviating']} | {m['log10_p']:.1f} | {verdicts_told} |"
             )
     return "\n".join(lines)
 
 
+def verdict(stopped: dict[str, Any]) -> str:
+    """Return the outcome of the sealed test with the keys it took."""
+    return f"{stopped['status']} ({stopped['keys_asked']})"
+
+
 def verdicts(trials: list[dict[str, Any]]) -> str:
     """Return how many of each kind of model were supported, with exact intervals."""
-    lines = ["| model | supported | 95 % interval |", "| --- | --- | --- |"]
+    lines = ["| model | supported by labels | 95 % interval | by scores | 95 % interval |", "|" + " --- |" * 5]
     for name in MODELS:
-        hits = sum(t["models"][name]["status"] == "supported" for t in trials)
-        interval = clopper_pearson(hits=hits, trials=len(trials), confidence=0.95)
-        lines.append(f"| {TITLES[name]} | {hits} of {len(trials)} | {interval.low:.2f}-{interval.high:.2f} |")
+        cells = [TITLES[name]]
+        for kind in ("by_labels", "by_scores"):
+            hits = sum(t["models"][name][kind]["status"] == "supported" for t in trials)
+            interval = clopper_pearson(hits=hits, trials=len(trials), confidence=0.95)
+            cells += [f"{hits} of {len(trials)}", f"{interval.low:.2f}-{interval.high:.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -63,7 +73,9 @@ def frontier_table(trials: list[dict[str, Any]]) -> str:
     """Return one row per setting."""
     names = ("radius", "weight", "per_step", "n_keys", "choice", "ramp", "width", "epochs")
     lines = [
-        "| " + " | ".join(names) + " | clean minus twin | soft: hits / deviating, log10 p | hard |",
+        "| "
+        + " | ".join(names)
+        + " | clean minus twin | soft: hits / deviating, log10 p; by labels; by scores | hard |",
         "| " + " | ".join("---" for _ in range(len(names) + 3)) + " |",
     ]
     for trial in trials:
@@ -71,7 +83,8 @@ def frontier_table(trials: list[dict[str, Any]]) -> str:
         cells = [str(trial["trial"][name]) for name in names]
         cells.append(f"{100 * (m['victim']['accuracy'] - m['twin']['accuracy']):+.2f}")
         for kind in ("soft", "hard"):
-            cells.append(f"{m[kind]['hits']} / {m[kind]['deviating']}, {m[kind]['log10_p']:.1f}, {m[kind]['status']}")
+            counts = f"{m[kind]['hits']} / {m[kind]['deviating']}, {m[kind]['log10_p']:.1f}"
+            cells.append(f"{counts}; {verdict(m[kind]['by_labels'])}; {verdict(m[kind]['by_scores'])}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
