@@ -38,7 +38,8 @@ def rewrite_weights(folder, data):
 
 @pytest.mark.parametrize("architecture", models.ARCHITECTURES)
 def test_saved_models_answer_the_same_after_loading(tmp_path, architecture):
-    description = models.describe(architecture, input_shape=(1, 8, 8), classes=CLASSES)
+    options = models.width_options(architecture, 8)
+    description = models.describe(architecture, input_shape=(1, 8, 8), classes=CLASSES, options=options)
     network = models.build(description, seed=1)
     written = models.save_model(tmp_path, network, description)
     for path in (tmp_path, tmp_path / "model.safetensors"):
