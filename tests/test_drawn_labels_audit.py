@@ -54,7 +54,8 @@ def results_of(protocol, answer_of, *, asked=None, seed=0, closed_reason="decide
     replies = []
     for probe in draw_schedule(protocol)[:asked]:
         label = answer_of(samples[probe.index], probe)
-        replies.append(Reply(probe=probe, answer=None if label is None else Answer(label=label)))
+        answer = None if label is None else label if isinstance(label, Answer) else Answer(label=label)
+        replies.append(Reply(probe=probe, answer=answer))
     return analyse(
         protocol=protocol, spec=spec, keyset=KEYSET, suspect=SUSPECT, samples=samples, replies=replies,
         alpha=protocol.alpha, max_keys=protocol.n_keys, closed_reason=closed_reason, deviations=(),
@@ -132,6 +133,59 @@ class TestResults:
         assert float(found["lower_limit"]["mean"]) < float(found["forecast"]["mean"])
         assert found["bound"] is None
         assert 0.9 < float(found["forecast"]["power"]) < 1
+
+
+def surrogate(sample: Sample, probe: Probe) -> Answer:
+    """Scores all classes: the natural one first, the drawn one second, and never a hit."""
+    scores = [0.01 + 0.001 * label for label in range(N_CLASSES)]
+    scores[sample.expected] = 0.3
+    scores[sample.natural] = 0.6
+    return Answer(label=sample.natural, scores=tuple(scores))
+
+
+class TestScores:
+    def test_a_surrogate_without_a_single_hit_is_supported_by_its_scores(self):
+        found = results_of(drawn_protocol(), surrogate)
+        assert found["verdict"]["status"] == "supported"
+        assert found["detection"]["hits"] == 0
+        assert found["test"]["ranks"]["answers"] == 60
+        assert found["test"]["ranks"]["log10_e_labels"] == "0.0"
+        assert found["placebo"]["claims"] <= found["placebo"]["most_expected"]
+        without = results_of(drawn_protocol(), lambda s, p: s.natural)
+        assert without["verdict"]["status"] == "not supported"
+        assert without["test"]["ranks"] is None
+
+    def test_the_scores_of_an_innocent_suspect_decide_nothing(self):
+        rng = np.random.default_rng(4)
+
+        def answer(sample, probe):
+            scores = rng.dirichlet(np.ones(N_CLASSES))
+            scores[sample.natural] = 2.0
+            return Answer(label=sample.natural, scores=tuple(scores.tolist()))
+
+        assert results_of(drawn_protocol(), answer)["verdict"]["status"] == "not supported"
+
+    def test_a_fixed_design_uses_labels_alone(self):
+        found = results_of(drawn_protocol(design=Design.FIXED), surrogate, closed_reason="exhausted")
+        assert found["test"]["ranks"] is None
+
+
+class TestPlacebo:
+    def test_label_draws_after_the_examination_are_not_claimed_even_on_a_copy(self):
+        found = results_of(drawn_protocol(), stolen)
+        placebo = found["placebo"]
+        assert placebo["draws"] == 9_999
+        assert placebo["claims"] <= placebo["most_expected"]
+        assert placebo["rank_p_value"] is None
+        assert found["opinion"]["empirical"]["audits"] == 9_999
+        assert found["opinion"]["limited_by"] == "error rate"
+
+    def test_the_rank_is_a_p_value_where_nothing_stopped_because_of_the_labels(self):
+        found = results_of(drawn_protocol(design=Design.FIXED), stolen, closed_reason="exhausted")
+        assert float(found["placebo"]["rank_p_value"]) == 1 / 10_000
+
+    def test_nothing_asked_nothing_drawn_again(self):
+        assert results_of(drawn_protocol(), stolen, asked=0, closed_reason="underpowered")["placebo"] is None
 
 
 class TestPlan:

@@ -38,7 +38,8 @@ def rewrite_weights(folder, data):
 
 @pytest.mark.parametrize("architecture", models.ARCHITECTURES)
 def test_saved_models_answer_the_same_after_loading(tmp_path, architecture):
-    description = models.describe(architecture, input_shape=(1, 8, 8), classes=CLASSES)
+    options = models.width_options(architecture, 8)
+    description = models.describe(architecture, input_shape=(1, 8, 8), classes=CLASSES, options=options)
     network = models.build(description, seed=1)
     written = models.save_model(tmp_path, network, description)
     for path in (tmp_path, tmp_path / "model.safetensors"):
@@ -205,3 +206,65 @@ def test_saving_ignores_a_stale_digest(saved):
 def test_modules_import_without_torch(module):
     code = f"import sys; sys.modules['torch'] = None; import {module}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "classes", "parameters"),
+    # Known sizes of the CIFAR variants; 100 classes add 90 outputs of a linear layer, with bias.
+    [
+        ("resnet18", 10, 11_173_962),
+        ("resnet34", 10, 21_282_122),
+        ("resnet50", 10, 23_520_842),
+        ("resnet18", 100, 11_173_962 + 90 * 513),
+        ("resnet50", 100, 23_520_842 + 90 * 2049),
+    ],
+)
+def test_residual_networks_have_their_known_size(architecture, classes, parameters):
+    names = tuple(str(i) for i in range(classes))
+    description = models.describe(architecture, input_shape=(3, 32, 32), classes=names)
+    with torch.device("meta"):
+        network = models.build(description, seed=0)
+    assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 8, 8), (3, 32, 32), (1, 5, 9)])
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+def test_residual_networks_take_any_image(architecture, shape):
+    options = models.width_options(architecture, 4)
+    description = models.describe(architecture, input_shape=shape, classes=CLASSES, options=options)
+    network = models.build(description, seed=0).eval()
+    assert network(torch.zeros(2, *shape)).shape == (2, 11)
+
+
+def test_input_normalisation_is_that_of_the_options():
+    shape = (3, 8, 8)
+    options = {
+        "width": 4,
+        "mean1": 4914,
+        "mean2": 4822,
+        "mean3": 4465,
+        "spread1": 2470,
+        "spread2": 2435,
+        "spread3": 2616,
+    }
+    plain = models.build(
+        models.describe("resnet18", input_shape=shape, classes=CLASSES, options={"width": 4}), seed=0
+    ).eval()
+    normalised = models.build(
+        models.describe("resnet18", input_shape=shape, classes=CLASSES, options=options), seed=0
+    ).eval()
+    images = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
+    mean = torch.tensor([0.4914, 0.4822, 0.4465]).view(1, 3, 1, 1)
+    spread = torch.tensor([0.2470, 0.2435, 0.2616]).view(1, 3, 1, 1)
+    with torch.no_grad():
+        assert torch.allclose(normalised(images), plain((images - mean) / spread), atol=1e-5)
+        assert not torch.allclose(normalised(images), plain(images), atol=1e-2)
+
+
+def test_architectures_that_do_not_fit_are_refused():
+    with pytest.raises(UsageError, match="does not fit"):
+        models.describe("small-cnn", input_shape=(1, 1, 1), classes=CLASSES)
+    for architecture in models.ARCHITECTURES:
+        assert models.width_options(architecture, 8)
+    with pytest.raises(UsageError, match="unknown architecture"):
+        models.width_options("transformer", 8)

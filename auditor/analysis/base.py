@@ -7,6 +7,8 @@ from math import log10
 
 from auditor.records import Design, InputSpec, Protocol, Reply, Sample, SampleKind
 from auditor.stats import exact, randomization, sequential
+from auditor.stats.drawn_scores import RankShare
+from auditor.stats.placebo import PlaceboOutcome
 from auditor.verdict import Facts
 
 
@@ -41,6 +43,8 @@ class Decided:
     futile: bool
     outcome: sequential.SequentialOutcome | None
     """None when the null rate leaves the test without power, or when no key was asked."""
+    ranks: RankShare | None = None
+    """What the ranks of the suspect's scores contributed; None where they take no part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,19 @@ def sort_replies(replies: Sequence[Reply]) -> Replies:
         controls=tuple(r for r in first if r.probe.kind is SampleKind.CONTROL),
         repeats=tuple(r for r in replies if r.probe.repeat),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placebo:
+    """The sealed test run again on keys that were never drawn, with this suspect's recorded answers."""
+
+    what: str
+    """What was put in the place of the sealed draw."""
+    outcome: PlaceboOutcome
+    exact_rank: bool
+    """Whether the rank among the placebo draws is an exact p-value; see :mod:`auditor.stats.placebo_labels`."""
+    reach_log10_e: float | None = None
+    """Largest log10 e-value that one placebo draw could have reached; None where it is as large as for the keys."""
 
 
 class Basis(ABC):
@@ -131,6 +148,10 @@ class Basis(ABC):
             futile=outcome.decision is sequential.Decision.FUTILE,
             outcome=outcome,
         )
+
+    def placebo(self, grouped: Replies, samples: Mapping[int, Sample], null: Null, levels: Levels) -> Placebo | None:
+        """Return the test run again on placebo draws; None where nothing was asked that could be drawn again."""
+        return None
 
     def operating(self, *, rate: float, null_rate: float, levels: Levels, cap: int) -> sequential.Operating:
         """Return what the sealed sequential rule does on a suspect that hits this share of all keys.

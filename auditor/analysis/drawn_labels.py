@@ -4,16 +4,20 @@ The guarantee: whatever the suspect is, if its answers are independent of the dr
 sealed test ever rejects is at most the level. An answer equal to the carrier's natural label cannot hit and is not
 bet on; each other answer inside the task hits with probability exactly 1/(C−1), given all that went before. Nothing
 has to be measured, so no sham is demanded, no share of the level is spent on a bound, and the sealed floor has no
-meaning here. What counts as a hit, a miss and nothing is said in :mod:`auditor.stats.deviating`; what futility and
-``p_min`` mean in :mod:`auditor.stats.drawn_labels`.
+meaning here. Where the suspect scores every class, the ranks of the drawn labels are evidence too, by the rule of
+:mod:`auditor.stats.drawn_scores`. What counts as a hit, a miss and nothing is said in :mod:`auditor.stats.deviating`;
+what futility and ``p_min`` mean in :mod:`auditor.stats.drawn_labels`.
 """
 
+import hashlib
 from collections.abc import Mapping
+from math import log
 
-from auditor.analysis.base import Basis, Levels, Null, Replies, is_hit
-from auditor.records import Sample
-from auditor.stats import deviating
+from auditor.analysis.base import Basis, Decided, Levels, Null, Placebo, Replies, count_hits, is_hit
+from auditor.records import Design, Protocol, Sample
+from auditor.stats import deviating, drawn_scores, sequential
 from auditor.stats.drawn_labels import drawn_rate, innocent_rate
+from auditor.stats.placebo_labels import placebo_labels
 
 
 class DrawnLabels(Basis):
@@ -54,3 +58,57 @@ class DrawnLabels(Basis):
     def futility_rate(self, null_rate: float) -> float:
         """Return 1/(C−1), but at most half of ``p_min``."""
         return innocent_rate(null_rate, self.protocol.p_min)
+
+    def decide(self, grouped: Replies, samples: Mapping[int, Sample], null: Null, levels: Levels) -> Decided:
+        """Run the sealed test; with the ranks of the scores where the sequential design can use them."""
+        decided = super().decide(grouped, samples, null, levels)
+        tables = self._rank_tables(grouped, samples)
+        if decided.outcome is None or tables is None:
+            return decided
+        ranks = drawn_scores.rank_path(tables, [samples[reply.probe.index].expected for reply in grouped.keys])
+        course = drawn_scores.with_ranks(decided.outcome, ranks, alpha=levels.test, futility=self.protocol.futility)
+        share = drawn_scores.RankShare(
+            answers=sum(r.answer is not None and r.answer.scores is not None for r in grouped.keys),
+            log10_e_labels=decided.outcome.log10_e_max,
+            log10_e_ranks=float(ranks.max()) / log(10),
+        )
+        return Decided(
+            rejected=course.decision is sequential.Decision.REJECT,
+            futile=course.decision is sequential.Decision.FUTILE,
+            outcome=course,
+            ranks=share,
+        )
+
+    def _rank_tables(self, grouped: Replies, samples: Mapping[int, Sample]) -> sequential.Floats | None:
+        answers, n_classes = [reply.answer for reply in grouped.keys], len(self.spec.classes)
+        fixed = self.protocol.design is Design.FIXED
+        if fixed or not drawn_scores.ranks_take_part(answers, n_classes=n_classes):
+            return None
+        natural = [samples[reply.probe.index].natural for reply in grouped.keys]
+        return drawn_scores.rank_tables(answers, natural=natural, n_classes=n_classes)
+
+    def placebo(self, grouped: Replies, samples: Mapping[int, Sample], null: Null, levels: Levels) -> Placebo | None:
+        """Draw every asked key's label again; the answers, and when they ended, stay what they were."""
+        if not grouped.keys:
+            return None
+        protocol = self.protocol
+        outcome = placebo_labels(
+            answers=[None if reply.answer is None else reply.answer.label for reply in grouped.keys],
+            natural=[samples[reply.probe.index].natural for reply in grouped.keys],
+            n_classes=len(self.spec.classes),
+            alpha=levels.test,
+            p_min=protocol.p_min,
+            futility=protocol.futility,
+            futility_rate=self.futility_rate(null.rate),
+            fixed=protocol.design is Design.FIXED,
+            own_hits=count_hits(grouped.keys, samples),
+            rank_tables=self._rank_tables(grouped, samples),
+            seed=placebo_seed(protocol),
+        )
+        what = "labels drawn again after the examination, with the suspect's recorded answers"
+        return Placebo(what=what, outcome=outcome, exact_rank=protocol.design is Design.FIXED)
+
+
+def placebo_seed(protocol: Protocol) -> bytes:
+    """Return the seed of the placebo draws, which follows from the seal so that everybody draws the same."""
+    return hashlib.sha256(b"auditor/1 placebo labels\x00" + bytes.fromhex(protocol.order_seed)).digest()

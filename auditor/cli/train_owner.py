@@ -71,7 +71,8 @@ def train_and_seal(job: Job) -> None:
     if (options.commit_only and (drawn or later)) or (later and not drawn):
         raise UsageError("--commit-only takes no randomness yet, and --commitment goes on with public randomness")
     folder = _resumed(options) if options.resume else new_folder(options.out)
-    if options.resume and key is None:
+    # A training that was killed while the twin was trained has no key yet.
+    if options.resume and key is None and (folder / KEY_NAME).exists():
         key = read_key(folder / KEY_NAME)
     with console.progress() as progress:
         scheme = job.make_scheme(progress)

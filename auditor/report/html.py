@@ -12,7 +12,7 @@ from auditor.canonical import JsonValue
 from auditor.errors import MissingPartError
 from auditor.evidence import manifest as paths
 from auditor.records import Design, Status
-from auditor.report import drawn_labels, plots, provenance, view, wording
+from auditor.report import drawn_labels, plots, procedure, provenance, view, wording
 from auditor.report.inputs import ReportInput, Tree, from_files
 from auditor.report.text import clean, level, p_value, rate
 from auditor.stats.likelihood import SCALE_SOURCE
@@ -63,6 +63,7 @@ def render_html(given: ReportInput) -> bytes:
         null_rows=view.null_rows(tree),
         query_rows=view.query_rows(tree),
         opinion_rows=view.opinion_rows(tree),
+        placebo_rows=procedure.placebo_rows(tree),
         powers=powers,
         cap_text=f"at most {view.cap(tree, given)} key samples",
         scale=view.scale(outcome),

@@ -259,6 +259,10 @@ def test_rows(tree: Tree) -> tuple[Row, ...]:
         value = "one" if tries == 0 else f"2{str(tries).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
         rows.append(Row(label="Secrets the owner may have tried, charged to the level", value=value,
                         pointer="/test/grinding_log2"))  # fmt: skip
+    if tree.has("/test/ranks"):
+        alone = " / ".join(ratio(tree.number(f"/test/ranks/log10_e_{part}")) for part in ("labels", "ranks"))
+        rows.append(Row(label="Largest e-value of first labels alone / of ranks alone", value=alone,
+                        pointer="/test/ranks"))  # fmt: skip
     rows += [
         Row(label="Largest e-value reached", value=ratio(log10_e), pointer="/test/log10_e"),
         Row(label="p-value of the whole procedure, one-sided, under the stated null model",

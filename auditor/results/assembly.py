@@ -6,13 +6,14 @@ from auditor.analysis import basis_of, gather_facts, label_code, pattern_rank, s
 from auditor.canonical import JsonValue
 from auditor.records import InputSpec, Protocol, Reason, Reply, Sample, SuspectId
 from auditor.results.expected import expected_queries
-from auditor.results.opinion import opinion_section
+from auditor.results.opinion import empirical_rate, opinion_section
 from auditor.results.sections import (
     code_section,
     controls_section,
     detection_section,
     fixed_section,
     null_section,
+    placebo_section,
     queries_section,
     test_section,
 )
@@ -55,6 +56,7 @@ def analyse(
     levels = basis.levels(alpha)
     null = basis.measure_null(grouped, samples, levels)
     decided = basis.decide(grouped, samples, null, levels)
+    placebo = basis.placebo(grouped, samples, null, levels)
     code = label_code(grouped, samples, spec, protocol)
     rank = pattern_rank(grouped, samples, protocol)
     facts = gather_facts(
@@ -88,6 +90,9 @@ def analyse(
         "controls": controls_section(grouped, samples, protocol, facts),
         "label_code": None if code is None else code_section(code, protocol),
         "expected_queries": expected_queries(basis, null_rate=null.rate, levels=levels, max_keys=max_keys),
-        "opinion": opinion_section(status_of(reason), decided, grouped, samples, protocol),
+        "placebo": placebo_section(placebo),
+        "opinion": opinion_section(
+            status_of(reason), decided, protocol, empirical=empirical_rate(grouped, samples, protocol, placebo)
+        ),
         "deviations": list(deviations),
     }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from math import inf, log10
 
-from auditor.analysis import Decided, Levels, Null, Replies, count_hits, fixed_log10_p
+from auditor.analysis import Decided, Levels, Null, Placebo, Replies, count_hits, fixed_log10_p
 from auditor.canonical import JsonValue, decimal_string
 from auditor.records import Design, NullBasis, Protocol, Reason, Sample
 from auditor.results.numbers import LOG10_2, log10_sum, power_of_ten
@@ -113,6 +113,8 @@ def test_section(
         name = "one-sided Beta(1/2,1/2) mixture e-process"
     if protocol.null_basis is NullBasis.DRAWN_LABELS:
         name += " on deviating answers"
+    if decided.ranks is not None:
+        name += ", averaged with the rank e-process of the scores"
     log10_e = 0.0 if outcome is None else outcome.log10_e_max
     # The reported p-value is of the whole procedure: a null bound that is too low and all tries of the owner included.
     tries = protocol.grinding_log2 * LOG10_2
@@ -131,6 +133,13 @@ def test_section(
         "e_value": power_of_ten(log10_e),
         "p_min": decimal_string(protocol.p_min),
         "futility": decimal_string(protocol.futility),
+        "ranks": None
+        if decided.ranks is None
+        else {
+            "answers": decided.ranks.answers,
+            "log10_e_labels": decimal_string(decided.ranks.log10_e_labels),
+            "log10_e_ranks": decimal_string(decided.ranks.log10_e_ranks),
+        },
         "steps": []
         if outcome is None
         else [
@@ -194,4 +203,26 @@ def code_section(code: randomization.CodeOutcome, protocol: Protocol) -> dict[st
         "at_least_as_high": code.at_least_as_high,
         "p_value": decimal_string(code.p_value),
         "alpha": decimal_string(protocol.code_alpha),
+    }
+
+
+def placebo_section(placebo: Placebo | None) -> JsonValue:
+    """Return how often the sealed test claims on placebo draws; None where nothing was asked."""
+    if placebo is None:
+        return None
+    found = placebo.outcome
+    return {
+        "what": placebo.what,
+        "draws": found.draws,
+        "claims": found.claims,
+        "alpha": decimal_string(found.alpha),
+        "most_expected": found.most_expected,
+        "interval": {
+            "low": decimal_string(found.interval.low),
+            "high": decimal_string(found.interval.high),
+            "confidence": decimal_string(found.interval.confidence),
+            "method": "Clopper-Pearson",
+        },
+        "reach_log10_e": None if placebo.reach_log10_e is None else decimal_string(placebo.reach_log10_e),
+        "rank_p_value": decimal_string(found.p_value) if placebo.exact_rank else None,
     }

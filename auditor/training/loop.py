@@ -82,13 +82,14 @@ class Loop:
             self._one_step(self.order[position * self.batch_size : (position + 1) * self.batch_size])
             self.step += 1
             ended = self.step % self.per_epoch == 0
-            if ended or self.step % CHECK_EVERY_STEPS == 0:
+            kept = self.checkpoints is not None and (
+                self.step % self.checkpoints.every_steps == 0 or self.step == self.n_steps
+            )
+            if ended or kept or self.step % CHECK_EVERY_STEPS == 0:
                 self._require_finite()
             if ended:
                 self._report()
-            if self.checkpoints is not None and (
-                self.step % self.checkpoints.every_steps == 0 or self.step == self.n_steps
-            ):
+            if kept and self.checkpoints is not None:
                 self.checkpoints.save(self.title, self._state())
             self.progress.advance()
         self.progress.end()

@@ -56,6 +56,26 @@ class KilledError(Exception):
     pass
 
 
+def test_a_training_killed_before_its_commitment_goes_on(tmp_path, monkeypatch):
+    steps = loop.Loop._one_step
+    count = iter(range(10**6))
+
+    def kill(self, rows):
+        if next(count) == 11:
+            raise KilledError
+        steps(self, rows)
+
+    out = tmp_path / "o"
+    arguments = ("margin", *SHORT, "--choice", "ambiguous", "--out", out, "--checkpoint-every", 5)
+    monkeypatch.setattr(loop.Loop, "_one_step", kill)
+    assert isinstance(run(*arguments).exception, KilledError)
+    monkeypatch.undo()
+    assert {path.name for path in out.iterdir()} == {"checkpoint"}
+    assert isinstance(run(*arguments, "--resume").exception, TrainingError)
+    opened = open_sealed(out / "k.npz")
+    assert rederive(opened.keys, opened.seal).n_carriers == 30 + opened.seal.protocol.n_controls
+
+
 def test_a_killed_training_goes_on_with_the_same_secret(tmp_path, monkeypatch):
     steps = loop.Loop._one_step
     count = iter(range(10**6))
