@@ -87,6 +87,7 @@ def attack(
     scale: options.Scale = None,
     mark: options.SecondMark = None,
     beta: options.Beta = None,
+    key_share: options.KeyShare = None,
     others: options.Others = None,
     n_others: options.NOthers = None,
     with_victim: options.WithVictim = None,
