@@ -248,3 +248,32 @@ def test_an_ensemble_of_victim_and_others(victim, digits, plan):
     # A wrapped service can be extracted from, but nothing else opens it.
     again = Extract(plan=replace(plan, epochs=1)).run(victim=surrogate.model, data=half_test(digits.test))
     assert again.queries == 274
+
+
+def test_a_victim_that_says_labels_only_is_not_asked_for_scores(victim, digits, plan):
+    asked = []
+
+    def predict(inputs):
+        asked.append(len(inputs))
+        return models.predict(victim.network, inputs)
+
+    app = serving.create_app(
+        predict, name="v", classes=digits.classes, input_shape=(1, 8, 8), answers=serving.AnswerMode.LABELS
+    )
+    refused = pytest.raises(SuspectAnswerError, match="labels only; soft extraction needs scores")
+    with web.running(app) as url, open_suspect(endpoint=url) as suspect, refused:
+        Extract(plan=plan).run_on_service(suspect=suspect, data=half_test(digits.test), classes=digits.classes)
+    assert asked == []
+
+
+def test_nothing_is_learned_from_new_labels_alone():
+    with pytest.raises(SuspectAnswerError, match="no image with a natural class"):
+        without_new_labels(Answers(labels=np.array([5, 5]), probabilities=None), n_natural=5)
+
+
+def test_kept_answers_belong_to_one_model(victim, digits, plan, tmp_path):
+    attack, path = Extract(plan=replace(plan, epochs=1)), tmp_path / "answers"
+    attack.run(victim=victim, data=half_test(digits.test), answers_file=path)
+    other = models.LoadedModel(network=models.build(victim.description, seed=5), description=victim.description)
+    with pytest.raises(UsageError, match="another victim"):
+        attack.run(victim=other, data=half_test(digits.test), answers_file=path)

@@ -122,7 +122,7 @@ def test_a_service_is_extracted_within_the_budget(victim, tmp_path):
             result = run(*arguments, "--victim", url, "--out", tmp_path / "c")
             assert isinstance(result.exception, error)
             assert not (tmp_path / "c").exists()
-        assert sum(asked) == 210
+        assert sum(asked) == 200
     unreachable = run(*base, "--victim", "http://127.0.0.1:9", "--out", tmp_path / "c")
     assert isinstance(unreachable.exception, SuspectUnavailableError)
 
