@@ -162,3 +162,31 @@ def test_activations_are_rounded_like_torchs_fake_quantisation(low, high, bits):
 def test_a_stale_digest_is_not_kept(members):
     member = replace(members[0], description=replace(members[0].description, weights_sha256="0" * 64))
     assert wrap([member], Wrapping()).description.weights_sha256 == ""
+
+
+def test_members_are_limited_together(members, tmp_path, monkeypatch):
+    wrapped.save(tmp_path, wrap(members[:2], Wrapping()))
+    size = (tmp_path / "member-0" / "model.safetensors").stat().st_size
+    monkeypatch.setattr(wrapped, "MAX_WEIGHTS_BYTES", size + 10)
+    with pytest.raises(SuspectLoadError, match="together"):
+        wrapped.load(tmp_path)
+
+
+def test_altered_bytes_are_refused_or_named_by_another_digest(members, tmp_path):
+    wrapping = Wrapping(
+        inputs=(InputChange(kind=InputKind.BLUR, strength=0.5),),
+        answers=(AnswerChange(kind=AnswerKind.SMOOTH, value=0.1),),
+        activations={"1": ActivationRange(low=-1.0, high=2.0)},
+    )
+    digest = wrapped.save(tmp_path, wrap([fresh(2, "mlp")], wrapping)).description.weights_sha256
+    path, generator = tmp_path / "wrapped.json", np.random.default_rng(6)
+    data = path.read_bytes()
+    refused = 0
+    for position in range(len(data)):
+        changed = bytes([data[position] ^ (1 << generator.integers(8))])
+        path.write_bytes(data[:position] + changed + data[position + 1 :])
+        try:
+            assert wrapped.load(tmp_path).description.weights_sha256 != digest
+        except SuspectLoadError:
+            refused += 1
+    assert refused > 0.9 * len(data)

@@ -1,5 +1,6 @@
 """``auditor attack``: make a surrogate the way a thief would."""
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -187,7 +188,9 @@ def _attack(work: _Work, *, out: Path, about: "Mapping[str, JsonValue]", as_json
             done = _on_service(work, progress) if work.victim.startswith(WEB) else _on_model(work, progress)
     except BaseException:
         if not existed:
-            folder.rmdir()
+            # Kept answers may lie in it; they were paid for.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         raise
     surrogate = done.surrogate
     saved = wrapped.save(folder, surrogate.model)

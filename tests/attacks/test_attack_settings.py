@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,13 @@ def test_every_preset_is_built_and_its_record_builds_it_again(name):
 def test_every_attack_has_a_preset_and_is_named_like_its_entry():
     assert {name.partition("/")[0] for name in catalogue()} == set(ATTACKS)
     assert all(attack_class(name).name == name for name in ATTACKS)
+
+
+def test_the_readme_lists_every_attack_with_its_presets():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (.*) \|$", readme, re.MULTILINE)
+    shown = {f"{name}/{preset}" for name, cell in rows if name in ATTACKS for preset in re.findall(r"`([^`]+)`", cell)}
+    assert shown == set(catalogue())
 
 
 def test_published_settings():

@@ -18,7 +18,7 @@ from auditor.attacks.extract import Extract, Taught
 from auditor.attacks.imitate import output_names, without_new_labels
 from auditor.attacks.objectives import Imitation, imitation_loss
 from auditor.attacks.victims import Answers, chosen_rows
-from auditor.errors import MalformedError, SuspectAnswerError, UsageError
+from auditor.errors import MalformedError, SuspectAnswerError, TrainingError, UsageError
 from auditor.suspects import open_suspect
 from auditor.transforms import largest, rounded
 
@@ -277,3 +277,9 @@ def test_kept_answers_belong_to_one_model(victim, digits, plan, tmp_path):
     other = models.LoadedModel(network=models.build(victim.description, seed=5), description=victim.description)
     with pytest.raises(UsageError, match="another victim"):
         attack.run(victim=other, data=half_test(digits.test), answers_file=path)
+
+
+@pytest.mark.parametrize("attack", [Extract, Distill])
+def test_a_loss_that_is_no_number_is_a_training_error(victim, digits, plan, attack):
+    with pytest.raises(TrainingError, match="no longer a finite number"):
+        attack(plan=replace(plan, learning_rate=1e9)).run(victim=victim, data=half_test(digits.test))
