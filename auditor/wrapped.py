@@ -12,7 +12,7 @@ from pathlib import Path
 
 from auditor.canonical import Fields, JsonValue, canonical_bytes, decimal_string, parse_object, sha256_hex
 from auditor.errors import EvidenceError, SuspectLoadError, UsageError
-from auditor.models import LoadedModel, load_model, save_model
+from auditor.models import MAX_WEIGHTS_BYTES, WEIGHTS_NAME, LoadedModel, load_model, save_model
 from auditor.transforms import AnswerChange, InputChange, read_answer_change, read_input_change
 
 SCHEMA = "mlaudit.wrapped/1"
@@ -148,6 +148,7 @@ def load(path: Path) -> LoadedModel:
         raise SuspectLoadError(f"{WRAPPED_NAME}: cannot be read ({type(error).__name__})") from error
     try:
         digests, wrapping = _read(data)
+        _check_size(path, n_members=len(digests))
         members = []
         for number, digest in enumerate(digests):
             member = load_model(path / _member_name(number))
@@ -190,6 +191,15 @@ def _read(data: bytes) -> tuple[tuple[str, ...], Wrapping]:
     )
     fields.finish()
     return digests, wrapping
+
+
+def _check_size(path: Path, *, n_members: int) -> None:
+    try:
+        sizes = [(path / _member_name(number) / WEIGHTS_NAME).stat().st_size for number in range(n_members)]
+    except OSError as error:
+        raise SuspectLoadError(f"{WRAPPED_NAME}: a member's {WEIGHTS_NAME} is missing") from error
+    if sum(sizes) > MAX_WEIGHTS_BYTES:
+        raise SuspectLoadError(f"{WRAPPED_NAME}: its members are larger than {MAX_WEIGHTS_BYTES} bytes together")
 
 
 def _member_name(number: int) -> str:

@@ -45,7 +45,10 @@ def attacker_data(
         UsageError: a share out of range, or ``foreign`` without another data set or the other way round.
     """
     if (source is Source.FOREIGN) != (foreign is not None):
-        raise UsageError("foreign images come from another data set: name it, together with this source and no other")
+        raise UsageError(
+            "foreign images need the name of another data set, and only they do "
+            "(--attacker-data foreign --foreign NAME)"
+        )
     match source:
         case Source.HALF_TEST:
             return half_test(dataset.test)

@@ -100,17 +100,11 @@ class Extract(Attack):
             UsageError: the budget is larger than the data, or images and victim do not fit together.
             TrainingError: training diverged.
         """
+        self._check(data)
         before = accuracy(victim.network, inputs=data.evaluation.inputs, labels=data.evaluation.labels)
-        architecture = victim.description.architecture if self.architecture == SAME else self.architecture
-        return self._extract(
-            OpenVictim(victim),
-            data,
-            progress or Silent(),
-            before=before,
-            architecture=architecture,
-            names=victim.description.classes,
-            answers_file=answers_file,
-        )
+        order = self._order(victim, n_natural=_n_natural(data))
+        learned = self._learn(OpenVictim(victim), data.own, order, answers_file, progress or Silent())
+        return self._measured(learned, data, before=before)
 
     def run_on_service(
         self,
@@ -137,67 +131,65 @@ class Extract(Attack):
             SuspectError: the victim cannot be asked.
             TrainingError: training diverged.
         """
+        self._check(data)
         architecture = SMALL_CNN if self.architecture == SAME else self.architecture
-        return self._extract(
-            AskedVictim(suspect),
-            data,
-            progress or Silent(),
-            before=None,
-            architecture=architecture,
-            names=classes,
-            answers_file=answers_file,
-        )
+        order = _Order(architecture=architecture, names=classes, n_natural=_n_natural(data))
+        learned = self._learn(AskedVictim(suspect), data.own, order, answers_file, progress or Silent())
+        return self._measured(learned, data, before=None)
 
     def _apply(self, victim: LoadedModel, own: Part, progress: Progress) -> LoadedModel:
-        raise AssertionError("extraction measures and trains in run")
+        order = self._order(victim, n_natural=victim.description.n_outputs)
+        return self._learn(OpenVictim(victim), own, order, None, progress).model
 
-    def _extract(
-        self,
-        victim: Victim,
-        data: AttackData,
-        progress: Progress,
-        *,
-        before: float | None,
-        architecture: str,
-        names: tuple[str, ...],
-        answers_file: Path | None,
-    ) -> Surrogate:
-        shape = _shape(data.own)
-        self._check(data)
+    def _order(self, victim: LoadedModel, *, n_natural: int) -> "_Order":
+        description = victim.description
+        architecture = description.architecture if self.architecture == SAME else self.architecture
+        return _Order(architecture=architecture, names=description.classes, n_natural=n_natural)
+
+    def _measured(self, learned: "_Learned", data: AttackData, *, before: float | None) -> Surrogate:
+        right = float(np.mean(learned.answers.labels == learned.asked.labels)) if data.labelled else None
+        surrogate = self._surrogate(learned.model, data, before=before)
+        return replace(surrogate, queries=len(learned.answers), answers_right=right)
+
+    def _learn(
+        self, victim: Victim, own: Part, order: "_Order", answers_file: Path | None, progress: Progress
+    ) -> "_Learned":
+        _, channels, height, width = own.inputs.shape
+        shape, names = (channels, height, width), order.names
+        # Whatever cannot work is refused before any query is paid.
         if victim.input_shape not in (None, shape):
             raise UsageError(f"the victim takes inputs of shape {victim.input_shape}, not {shape}")
-        own = data.own.take(chosen_rows(len(data.own), budget=self.budget, seed=self.plan.seed))
-        # An impossible surrogate is refused before any query is paid.
-        build(describe(architecture, input_shape=shape, classes=names), seed=self.plan.seed)
+        asked = own.take(chosen_rows(len(own), budget=self.budget, seed=self.plan.seed))
+        if not victim.may_score and self.taught is not Taught.HARD:
+            raise self._unscored()
+        build(describe(order.architecture, input_shape=shape, classes=names), seed=self.plan.seed)
         if answers_file is None:
-            answers = victim.ask(own.inputs, progress)
+            answers = victim.ask(asked.inputs, progress)
         else:
-            answers = kept_answers(answers_file, victim=victim, inputs=own.inputs, progress=progress)
-        right = float(np.mean(answers.labels == own.labels)) if data.labelled else None
-        queries = len(answers)
+            answers = kept_answers(answers_file, victim=victim, inputs=asked.inputs, progress=progress)
+        heard, inputs, declared = answers, asked.inputs, victim.n_outputs
         if self.hide_new_labels:
-            natural = without_new_labels(answers, n_natural=int(data.evaluation.labels.max()) + 1)
-            own, answers, names = own.take(natural.rows), natural.answers, names[: natural.n_natural]
+            natural = without_new_labels(answers, n_natural=order.n_natural)
+            heard, inputs = natural.answers, inputs[natural.rows]
+            names, declared = names[: order.n_natural], None
         lesson = Lesson(
-            inputs=own.inputs,
-            labels=answers.labels,
-            probabilities=None if self.taught is Taught.HARD else self._taught(answers),
+            inputs=inputs,
+            labels=heard.labels,
+            probabilities=None if self.taught is Taught.HARD else self._taught(heard),
             temperature=self.temperature,
         )
-        surrogate = train_surrogate(
+        model = train_surrogate(
             lesson,
-            architecture=architecture,
-            names=output_names(names, answers=answers, declared=None if self.hide_new_labels else victim.n_outputs),
+            architecture=order.architecture,
+            names=output_names(names, answers=heard, declared=declared),
             plan=self.plan,
             progress=progress,
         )
-        return replace(self._surrogate(surrogate, data, before=before), queries=queries, answers_right=right)
+        return _Learned(model=model, asked=asked, answers=answers)
 
     def _taught(self, answers: Answers) -> Probabilities:
         if answers.probabilities is None:
-            raise SuspectAnswerError(
-                f"the victim answers with labels only; {self.taught.value} extraction needs scores, use hard"
-            )
+            raise self._unscored()
         match self.taught:
             case Taught.TOP_K:
                 return AnswerChange(kind=AnswerKind.TOP_K, value=self.k).apply(answers.probabilities)
@@ -207,7 +199,29 @@ class Extract(Attack):
                 return answers.probabilities
         assert_never(self.taught)
 
+    def _unscored(self) -> SuspectAnswerError:
+        text = f"the victim answers with labels only; {self.taught.value} extraction needs scores, use hard"
+        return SuspectAnswerError(text)
 
-def _shape(part: Part) -> tuple[int, int, int]:
-    _, channels, height, width = part.inputs.shape
-    return (channels, height, width)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """What surrogate is wanted."""
+
+    architecture: str
+    names: tuple[str, ...]
+    """Of the victim's outputs, as far as they are known."""
+    n_natural: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Learned:
+    """A surrogate with what was paid for it."""
+
+    model: LoadedModel
+    asked: Part
+    answers: Answers
+
+
+def _n_natural(data: AttackData) -> int:
+    return int(data.evaluation.labels.max()) + 1

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from auditor.attacks.objectives import Imitation
 from auditor.attacks.victims import Answers
 from auditor.datasets import Labels
+from auditor.errors import SuspectAnswerError
 from auditor.models import LoadedModel, build, describe
 from auditor.records import Inputs, Progress
 from auditor.training import TrainingPlan, fit
@@ -49,16 +50,25 @@ def without_new_labels(answers: Answers, *, n_natural: int) -> NaturalAnswers:
     """Return the answers without outputs beyond the natural classes.
 
     Probabilities are cut and normalised; an image that is answered with nothing but such an output is left out.
+
+    Raises:
+        SuspectAnswerError: no image is left.
     """
     if answers.probabilities is None:
-        rows = np.flatnonzero(answers.labels < n_natural)
+        rows = _some(np.flatnonzero(answers.labels < n_natural))
         kept = Answers(labels=answers.labels[rows], probabilities=None)
         return NaturalAnswers(answers=kept, rows=rows, n_natural=n_natural)
     cut = answers.probabilities[:, :n_natural]
-    rows = np.flatnonzero(cut.sum(axis=1) > 0)
+    rows = _some(np.flatnonzero(cut.sum(axis=1) > 0))
     cut = cut[rows] / cut[rows].sum(axis=1, keepdims=True)
     kept = Answers(labels=np.argmax(cut, axis=1), probabilities=cut)
     return NaturalAnswers(answers=kept, rows=rows, n_natural=n_natural)
+
+
+def _some(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    if len(rows) == 0:
+        raise SuspectAnswerError("the victim answered no image with a natural class; nothing can be learned from that")
+    return rows
 
 
 def output_names(names: tuple[str, ...], *, answers: Answers, declared: int | None) -> tuple[str, ...]:

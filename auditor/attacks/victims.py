@@ -50,6 +50,11 @@ class Victim(ABC):
     def n_outputs(self) -> int | None:
         """Return the number of labels, or None where the victim does not say."""
 
+    @property
+    @abstractmethod
+    def may_score(self) -> bool:
+        """Return False where the victim says that it answers with labels only."""
+
     @abstractmethod
     def ask(self, inputs: Inputs, progress: Progress) -> Answers:
         """Return one answer per image; each image is asked exactly once.
@@ -67,8 +72,13 @@ class OpenVictim(Victim):
 
     @property
     def name(self) -> str:
-        """Return the digest of the weights, or empty for a model that was never saved."""
-        return self._model.description.weights_sha256
+        """Return the digest of the model's file, or of its weights where it was never saved."""
+        if self._model.description.weights_sha256:
+            return self._model.description.weights_sha256
+        from safetensors.torch import save
+
+        # A clone each, because safetensors refuses tensors that share memory.
+        return sha256_hex(save({name: value.clone() for name, value in self._model.network.state_dict().items()}))
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -79,6 +89,11 @@ class OpenVictim(Victim):
     def n_outputs(self) -> int:
         """Return the number of outputs."""
         return self._model.description.n_outputs
+
+    @property
+    def may_score(self) -> bool:
+        """Return True."""
+        return True
 
     def ask(self, inputs: Inputs, progress: Progress) -> Answers:
         """Return the softmax outputs."""
@@ -107,6 +122,11 @@ class AskedVictim(Victim):
     def n_outputs(self) -> int | None:
         """Return what the service declares."""
         return self._description.n_labels
+
+    @property
+    def may_score(self) -> bool:
+        """Return False where the service declares labels only."""
+        return self._description.extra.get("answers") != "labels"
 
     def ask(self, inputs: Inputs, progress: Progress) -> Answers:
         """Ask batch by batch; a batch that fails for good ends it."""

@@ -1,5 +1,6 @@
 """``auditor attack``: make a surrogate the way a thief would."""
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ def attack(
     scale: options.Scale = None,
     mark: options.SecondMark = None,
     beta: options.Beta = None,
+    key_share: options.KeyShare = None,
     others: options.Others = None,
     n_others: options.NOthers = None,
     with_victim: options.WithVictim = None,
@@ -186,7 +188,9 @@ def _attack(work: _Work, *, out: Path, about: "Mapping[str, JsonValue]", as_json
             done = _on_service(work, progress) if work.victim.startswith(WEB) else _on_model(work, progress)
     except BaseException:
         if not existed:
-            folder.rmdir()
+            # Kept answers may lie in it; they were paid for.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         raise
     surrogate = done.surrogate
     saved = wrapped.save(folder, surrogate.model)

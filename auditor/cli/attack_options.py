@@ -76,6 +76,9 @@ Scale = Annotated[
 
 SecondMark = Annotated[str | None, typer.Option("--mark", help="wrong-label or new-label.", rich_help_panel=_MARK)]
 Beta = Annotated[float | None, typer.Option(help="Amplitude of the second mark.", rich_help_panel=_MARK)]
+KeyShare = Annotated[
+    float | None, typer.Option(help="Keys of the second mark per ordinary image.", rich_help_panel=_MARK)
+]
 Others = Annotated[str | None, typer.Option(help="Further members: trained or extracted.", rich_help_panel=_MARK)]
 NOthers = Annotated[int | None, typer.Option("--n-others", help="Number of further members.", rich_help_panel=_MARK)]
 WithVictim = Annotated[
@@ -96,7 +99,7 @@ Value = Annotated[float | None, typer.Option(help="Of answers, by kind.", rich_h
 SETTINGS = (
     "epochs", "batch_size", "learning_rate", "seed", "device", "taught", "k", "decimals", "budget", "architecture",
     "temperature", "mix", "temperature_squared", "hide_new_labels", "layers", "fresh_head", "radius", "step", "steps",
-    "clean_share", "rate", "structure", "last_only", "bits", "activation_bits", "scale", "mark", "beta", "others",
-    "n_others", "with_victim", "combination", "kind", "strength", "value",
+    "clean_share", "rate", "structure", "last_only", "bits", "activation_bits", "scale", "mark", "beta", "key_share",
+    "others", "n_others", "with_victim", "combination", "kind", "strength", "value",
 )  # fmt: skip
 """Options that are settings of an attack, by the setting's name."""
