@@ -10,11 +10,11 @@ MARGIN_TRAINING: Settings = {
     "weight_decay": 1e-4,
     "label_smoothing": 0.0,
     "shift": 4,
+    "flip": True,
+    "drops": [100, 150],
 }
-"""Kim et al., ICML 2023: SGD without momentum, batches of 128, crops after a border of 4 pixels.
-
-*Differences from the paper.* A one-cycle schedule with the same peak in place of two drops of the rate.
-"""
+"""Kim et al., ICML 2023: SGD without momentum, batches of 128, the rate divided by ten after 100 and 150 epochs, mirror
+images and crops after a border of 4 pixels."""
 
 MAT_TRAINING: Settings = {
     "epochs": 100,
