@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from auditor import __version__
-from auditor.analysis import basis_of, decide_keys, gather_facts, measure_null, sort_replies, spend
+from auditor.analysis import basis_of, decide_keys, gather_facts, measure_null, panel_rate, sort_replies, spend
 from auditor.canonical import JsonValue, canonical_bytes, decimal_string, sha256_hex
 from auditor.errors import SuspectError, SuspectRefusedError, UsageError
 from auditor.evidence import bundle as bundle_files
 from auditor.evidence.keyset import OpenedKeySet
+from auditor.evidence.panel import Panel, panel_object, require_foreign
 from auditor.evidence.recompute import PREAMBLE_SCHEMA, issued_replies, planned_probes, recompute_results
 from auditor.evidence.schedule import draw_schedule, judge_seed, opening_length
 from auditor.evidence.signing import SigningKey
@@ -50,6 +51,8 @@ class Request:
     """Departures from the sealed plan that the examiner declares beforehand."""
     operator: str = ""
     """Who runs the audit, for the record; may be empty."""
+    panel: Panel | None = None
+    """How independent models answered the key set; recorded before the first question."""
     environment: dict[str, JsonValue] = field(default_factory=dict)
     """Versions and platform, written to env.json."""
 
@@ -63,6 +66,8 @@ class Plan:
     deviations: tuple[str, ...]
     judge: bytes | None = None
     """Seed of the order that the judge's nonce draws; None for the sealed order."""
+    panel_rate: float = 0.0
+    """Bound from a panel that a measured null rate is not set below."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +120,12 @@ def run_audit(
     # 3. What is under test is fixed before the first question.
     description = suspect.describe()
     _check_fit(description, opened)
+    if request.panel is not None:
+        require_foreign(
+            request.panel,
+            artefact_sha256=description.suspect.artefact_sha256,
+            owner_model_sha256=opened.seal.model_sha256,
+        )
 
     # 4. The preamble is on disk before the first question.
     bundle_files.create(folder, seal_envelope=opened.envelope, environment=request.environment, seal_tokens=seal_tokens)
@@ -156,7 +167,8 @@ def tighten(protocol: Protocol, request: Request) -> Plan:
         deviations.append(f"level tightened from {protocol.alpha:g} to {alpha:g} before the first question")
     if max_keys != protocol.n_keys:
         deviations.append(f"keys limited from {protocol.n_keys} to {max_keys} before the first question")
-    return Plan(alpha=alpha, max_keys=max_keys, deviations=tuple(deviations))
+    bound = 0.0 if request.panel is None else panel_rate(request.panel.members, protocol)
+    return Plan(alpha=alpha, max_keys=max_keys, deviations=tuple(deviations), panel_rate=bound)
 
 
 def forecast_power(protocol: Protocol, plan: Plan, spec: InputSpec) -> float:
@@ -165,7 +177,7 @@ def forecast_power(protocol: Protocol, plan: Plan, spec: InputSpec) -> float:
     A measured null rate is taken at its best, when no sham hits; with drawn labels every answer that is not the drawn
     label is taken to deviate, which is the copy's worst case.
     """
-    basis = basis_of(protocol, spec)
+    basis = basis_of(protocol, spec, panel_rate=plan.panel_rate)
     return basis.forecast_power(levels=basis.levels(plan.alpha), cap=plan.max_keys)
 
 
@@ -280,7 +292,7 @@ class _Asking:
         grouped = sort_replies(self.replies)
         spec = self._opened.seal.spec
         levels = spend(self._plan.alpha, protocol, spec)
-        null = measure_null(grouped, self._samples, levels, protocol, spec)
+        null = measure_null(grouped, self._samples, levels, protocol, spec, panel_rate=self._plan.panel_rate)
         decided = decide_keys(grouped, self._samples, null, levels, protocol, spec)
         return decided.rejected or decided.futile
 
@@ -290,7 +302,7 @@ class _Asking:
         grouped = sort_replies(self.replies)
         spec = self._opened.seal.spec
         levels = spend(self._plan.alpha, protocol, spec)
-        null = measure_null(grouped, self._samples, levels, protocol, spec)
+        null = measure_null(grouped, self._samples, levels, protocol, spec, panel_rate=self._plan.panel_rate)
         decided = decide_keys(grouped, self._samples, null, levels, protocol, spec)
         facts = gather_facts(
             grouped, self._samples, protocol, null=null, decided=decided, code=None, closed_reason="open"
@@ -340,7 +352,7 @@ def _check_fit(description: Description, opened: OpenedKeySet) -> None:
 def _preamble(
     opened: OpenedKeySet, description: Description, plan: Plan, request: Request, *, batch_size: int
 ) -> dict[str, JsonValue]:
-    return {
+    preamble: dict[str, JsonValue] = {
         "schema": PREAMBLE_SCHEMA,
         "keyset_id": opened.seal.keyset_id,
         "seal_sha256": sha256_hex(opened.envelope),
@@ -355,3 +367,6 @@ def _preamble(
         "clock": "system clock of the examiner, not independently attested",
         "environment_sha256": sha256_hex(canonical_bytes(request.environment) + b"\n"),
     }
+    if request.panel is not None:
+        preamble["panel"] = panel_object(request.panel)
+    return preamble

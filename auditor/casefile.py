@@ -25,6 +25,7 @@ from auditor.evidence.encryption import Locks, Unlocks, identities_from_text
 from auditor.evidence.generation import rederive
 from auditor.evidence.keyset import OpenedKeySet, open_sealed
 from auditor.evidence.ledger import Showing, append_showing, keys_asked, read_ledger, shown_keys
+from auditor.evidence.panel import parse_panel
 from auditor.evidence.schedule import MAX_NONCE_BYTES, MIN_NONCE_BYTES, draw_schedule, judge_seed, opening_length
 from auditor.evidence.seal import generation_problem
 from auditor.evidence.signing import SigningKey, fingerprint
@@ -190,6 +191,20 @@ def request(
     return Request(
         alpha=alpha, max_keys=max_keys, judge_nonce=judge_nonce, operator=operator, environment=environment()
     )
+
+
+def with_panel(request: Request, path: Path | None, *, opened: OpenedKeySet) -> Request:
+    """Return the request with the panel record of a file; None changes nothing.
+
+    Raises:
+        UsageError: no such file.
+        EvidenceError: not a panel record, or one of another key set.
+    """
+    if path is None:
+        return request
+    if not path.is_file():
+        raise UsageError(f"{path.name}: no such file")
+    return replace(request, panel=parse_panel(path.read_bytes(), seal=opened.seal))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,9 @@ def verify(
     reuse_keys: Annotated[
         bool, typer.Option("--reuse-keys", help="Ask keys although a suspect saw them before; recorded as deviation.")
     ] = False,
+    panel: Annotated[
+        Path | None, typer.Option(help="Record of `auditor panel`: how independent models answered these keys.")
+    ] = None,
     ledger: Annotated[
         Path | None, typer.Option(help="Ledger of shown keys.  [default: k.ledger.jsonl beside the key set]")
     ] = None,
@@ -68,6 +71,7 @@ def verify(
     unlocks = casefile.unlocks(identity)
     opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key, unlocks=unlocks)
     asked = casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner, judge_nonce=nonce)
+    asked = casefile.with_panel(asked, panel, opened=opened)
     kept = casefile.Ledger(path=ledger or ledger_path(keyset), opened=opened)
     asked = kept.admit(asked, reuse=reuse_keys)
     with (

@@ -2,7 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from auditor.analysis import basis_of, gather_facts, label_code, pattern_rank, sort_replies
+from auditor.analysis import (
+    PanelMember,
+    basis_of,
+    gather_facts,
+    label_code,
+    panel_rate,
+    pattern_rank,
+    sort_replies,
+    view_panel,
+)
 from auditor.canonical import JsonValue
 from auditor.records import InputSpec, Protocol, Reason, Reply, Sample, SuspectId
 from auditor.results.expected import expected_queries
@@ -35,6 +44,7 @@ def analyse(
     closed_reason: str,
     deviations: Sequence[str],
     contestable: bool = False,
+    panel: Sequence[PanelMember] = (),
 ) -> dict[str, JsonValue]:
     """Return the whole results object; see auditor.analysis for the guarantee.
 
@@ -50,13 +60,15 @@ def analyse(
         closed_reason: how the transcript ended.
         deviations: departures from the sealed plan, for the report.
         contestable: True when nobody can re-derive the key set.
+        panel: how independent models answered the key set, as recorded before the first question.
     """
-    basis = basis_of(protocol, spec)
+    basis = basis_of(protocol, spec, panel_rate=panel_rate(panel, protocol))
     grouped = sort_replies(replies)
     levels = basis.levels(alpha)
     null = basis.measure_null(grouped, samples, levels)
     decided = basis.decide(grouped, samples, null, levels)
     placebo = basis.placebo(grouped, samples, null, levels)
+    viewed = view_panel(panel, basis=basis, levels=levels)
     code = label_code(grouped, samples, spec, protocol)
     rank = pattern_rank(grouped, samples, protocol)
     facts = gather_facts(
@@ -84,7 +96,7 @@ def analyse(
         },
         "queries": queries_section(grouped, decided, protocol, reason),
         "detection": detection_section(grouped, samples, decided, protocol),
-        "null": null_section(null, levels, protocol, rank),
+        "null": null_section(null, levels, protocol, rank, panel=viewed),
         "test": test_section(decided, null, levels, protocol, alpha=alpha),
         "fixed_test": fixed_section(decided, null, grouped, samples),
         "controls": controls_section(grouped, samples, protocol, facts),
@@ -92,7 +104,10 @@ def analyse(
         "expected_queries": expected_queries(basis, null_rate=null.rate, levels=levels, max_keys=max_keys),
         "placebo": placebo_section(placebo),
         "opinion": opinion_section(
-            status_of(reason), decided, protocol, empirical=empirical_rate(grouped, samples, protocol, placebo)
+            status_of(reason),
+            decided,
+            protocol,
+            empirical=empirical_rate(grouped, samples, protocol, placebo, panel=viewed),
         ),
         "deviations": list(deviations),
     }
