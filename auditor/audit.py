@@ -53,6 +53,9 @@ class Request:
     """Who runs the audit, for the record; may be empty."""
     panel: Panel | None = None
     """How independent models answered the key set; recorded before the first question."""
+    family: int = 1
+    """Questions of the same matter, this one included, that might have been reported instead; the level is divided by
+    it. Never less than the seal's serial number."""
     environment: dict[str, JsonValue] = field(default_factory=dict)
     """Versions and platform, written to env.json."""
 
@@ -68,6 +71,13 @@ class Plan:
     """Seed of the order that the judge's nonce draws; None for the sealed order."""
     panel_rate: float = 0.0
     """Bound from a panel that a measured null rate is not set below."""
+    family: int = 1
+    """Questions that the level is divided by."""
+
+    @property
+    def charged_alpha(self) -> float:
+        """Level of the claim after the charge for the family."""
+        return self.alpha / self.family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +125,7 @@ def run_audit(
         raise UsageError("the key set was sealed or time-stamped in the future; one of the two clocks is wrong")
 
     # 2. A plan that cannot decide is refused before money is spent.
+    plan = replace(plan, family=max(plan.family, opened.seal.serial))
     underpowered = forecast_power(protocol, plan, opened.seal.spec) < MIN_FORECAST_POWER
 
     # 3. What is under test is fixed before the first question.
@@ -167,8 +178,10 @@ def tighten(protocol: Protocol, request: Request) -> Plan:
         deviations.append(f"level tightened from {protocol.alpha:g} to {alpha:g} before the first question")
     if max_keys != protocol.n_keys:
         deviations.append(f"keys limited from {protocol.n_keys} to {max_keys} before the first question")
+    if request.family > 1:
+        deviations.append(f"level divided by a family of {request.family} questions before the first question")
     bound = 0.0 if request.panel is None else panel_rate(request.panel.members, protocol)
-    return Plan(alpha=alpha, max_keys=max_keys, deviations=tuple(deviations), panel_rate=bound)
+    return Plan(alpha=alpha, max_keys=max_keys, deviations=tuple(deviations), panel_rate=bound, family=request.family)
 
 
 def forecast_power(protocol: Protocol, plan: Plan, spec: InputSpec) -> float:
@@ -178,7 +191,7 @@ def forecast_power(protocol: Protocol, plan: Plan, spec: InputSpec) -> float:
     label is taken to deviate, which is the copy's worst case.
     """
     basis = basis_of(protocol, spec, panel_rate=plan.panel_rate)
-    return basis.forecast_power(levels=basis.levels(plan.alpha), cap=plan.max_keys)
+    return basis.forecast_power(levels=basis.levels(plan.charged_alpha), cap=plan.max_keys)
 
 
 class _Asking:
@@ -291,7 +304,7 @@ class _Asking:
         protocol = self._opened.seal.protocol
         grouped = sort_replies(self.replies)
         spec = self._opened.seal.spec
-        levels = spend(self._plan.alpha, protocol, spec)
+        levels = spend(self._plan.charged_alpha, protocol, spec)
         null = measure_null(grouped, self._samples, levels, protocol, spec, panel_rate=self._plan.panel_rate)
         decided = decide_keys(grouped, self._samples, null, levels, protocol, spec)
         return decided.rejected or decided.futile
@@ -301,7 +314,7 @@ class _Asking:
         protocol = self._opened.seal.protocol
         grouped = sort_replies(self.replies)
         spec = self._opened.seal.spec
-        levels = spend(self._plan.alpha, protocol, spec)
+        levels = spend(self._plan.charged_alpha, protocol, spec)
         null = measure_null(grouped, self._samples, levels, protocol, spec, panel_rate=self._plan.panel_rate)
         decided = decide_keys(grouped, self._samples, null, levels, protocol, spec)
         facts = gather_facts(
@@ -367,6 +380,8 @@ def _preamble(
         "clock": "system clock of the examiner, not independently attested",
         "environment_sha256": sha256_hex(canonical_bytes(request.environment) + b"\n"),
     }
+    if plan.family > opened.seal.serial:
+        preamble["family"] = plan.family
     if request.panel is not None:
         preamble["panel"] = panel_object(request.panel)
     return preamble

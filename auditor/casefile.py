@@ -25,7 +25,6 @@ from auditor.evidence.encryption import Locks, Unlocks, identities_from_text
 from auditor.evidence.generation import rederive
 from auditor.evidence.keyset import OpenedKeySet, open_sealed
 from auditor.evidence.ledger import Showing, append_showing, keys_asked, read_ledger, shown_keys
-from auditor.evidence.panel import parse_panel
 from auditor.evidence.schedule import MAX_NONCE_BYTES, MIN_NONCE_BYTES, draw_schedule, judge_seed, opening_length
 from auditor.evidence.seal import generation_problem
 from auditor.evidence.signing import SigningKey, fingerprint
@@ -193,20 +192,6 @@ def request(
     )
 
 
-def with_panel(request: Request, path: Path | None, *, opened: OpenedKeySet) -> Request:
-    """Return the request with the panel record of a file; None changes nothing.
-
-    Raises:
-        UsageError: no such file.
-        EvidenceError: not a panel record, or one of another key set.
-    """
-    if path is None:
-        return request
-    if not path.is_file():
-        raise UsageError(f"{path.name}: no such file")
-    return replace(request, panel=parse_panel(path.read_bytes(), seal=opened.seal))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """The ledger of shown keys around one audit."""
@@ -217,6 +202,8 @@ class Ledger:
     def admit(self, request: Request, *, reuse: bool) -> Request:
         """Return the request, with a deviation where keys of the first stage were shown before.
 
+        Every suspect in the ledger is a question that might have been reported instead, and counts in the family.
+
         Raises:
             UsageError: such keys would be asked and ``reuse`` is False.
             EvidenceError: the ledger is broken.
@@ -225,7 +212,10 @@ class Ledger:
         judge = judge_seed(request.judge_nonce, seal.merkle_root) if request.judge_nonce else None
         first = draw_schedule(seal.protocol, judge=judge)[: opening_length(seal.protocol)]
         planned = {probe.index for probe in first if probe.kind is SampleKind.KEY}
-        burned = len(planned & shown_keys(read_ledger(self.path, seal=seal)))
+        showings = read_ledger(self.path, seal=seal)
+        family = seal.serial + len({showing.suspect for showing in showings})
+        request = replace(request, family=max(request.family, family))
+        burned = len(planned & shown_keys(showings))
         if not burned:
             return request
         if not reuse:

@@ -14,6 +14,7 @@ from auditor.results import analyse
 from auditor.stats.likelihood import band
 
 PREAMBLE_SCHEMA = "mlaudit.preamble/1"
+MAX_FAMILY = 1_000_000
 
 
 def recompute_results(
@@ -45,6 +46,7 @@ def recompute_results(
     deviations = fields.texts("deviations")
     fields.hex("judge_nonce")
     suspect = _suspect(fields.object("suspect"))
+    declared = fields.integer("family", low=1, high=MAX_FAMILY) if "family" in transcript.preamble else 1
     panel = panel_of(transcript, seal=seal)
     if panel is not None:
         fields.raw("panel")
@@ -66,6 +68,8 @@ def recompute_results(
         deviations=deviations,
         contestable=bool(generation_problem(seal)),
         panel=() if panel is None else panel.members,
+        family=max(declared, seal.serial),
+        serial=seal.serial,
     )
 
 

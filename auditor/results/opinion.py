@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log10
 
 from auditor.analysis import Decided, PanelView, Placebo, Replies, is_hit
 from auditor.canonical import JsonValue, decimal_string
@@ -67,7 +68,7 @@ def _on_this_suspect(
 
 
 def opinion_section(
-    status: Status, decided: Decided, protocol: Protocol, *, empirical: Empirical | None
+    status: Status, decided: Decided, protocol: Protocol, *, family: int, empirical: Empirical | None
 ) -> dict[str, JsonValue]:
     """Return the reported likelihood ratio with its two limits."""
     section: dict[str, JsonValue] = {
@@ -83,7 +84,7 @@ def opinion_section(
     log10_lr = decided.outcome.log10_e_max
     if decided.outcome.decided_at is not None:
         log10_lr = decided.outcome.steps[decided.outcome.decided_at - 1].log10_e
-    log10_lr -= protocol.grinding_log2 * LOG10_2
+    log10_lr -= protocol.grinding_log2 * LOG10_2 + log10(family)
     reported = likelihood.reported_lr(
         log10_lr_model=log10_lr, false_claims=empirical.false_claims, audits=empirical.audits
     )

@@ -128,7 +128,7 @@ def _panel_object(view: PanelView) -> dict[str, JsonValue]:
 
 
 def test_section(
-    decided: Decided, null: Null, levels: Levels, protocol: Protocol, *, alpha: float
+    decided: Decided, null: Null, levels: Levels, protocol: Protocol, *, alpha: float, family: int
 ) -> dict[str, JsonValue]:
     """Return the sealed test with its whole course."""
     outcome = decided.outcome
@@ -143,8 +143,9 @@ def test_section(
     if decided.ranks is not None:
         name += ", averaged with the rank e-process of the scores"
     log10_e = 0.0 if outcome is None else outcome.log10_e_max
-    # The reported p-value is of the whole procedure: a null bound that is too low and all tries of the owner included.
-    tries = protocol.grinding_log2 * LOG10_2
+    # The reported p-value is of the whole procedure: a null bound that is too low, all tries of the owner, and all
+    # questions of the family included.
+    tries = protocol.grinding_log2 * LOG10_2 + log10(family)
     bound = log10(levels.null_bound) if levels.null_bound else -inf
     log10_p = min(0.0, tries + log10_sum(log10_test_p, bound)) if outcome is not None else 0.0
     return {
@@ -252,4 +253,14 @@ def placebo_section(placebo: Placebo | None) -> JsonValue:
         },
         "reach_log10_e": None if placebo.reach_log10_e is None else decimal_string(placebo.reach_log10_e),
         "rank_p_value": decimal_string(found.p_value) if placebo.exact_rank else None,
+    }
+
+
+def multiplicity_section(*, serial: int, family: int) -> dict[str, JsonValue]:
+    """Return how many questions the claim answers for, and how the level was charged for them."""
+    return {
+        "serial": serial,
+        "family": family,
+        "rule": "Bonferroni: the level is divided, and the p-value multiplied, by the size of the family",
+        "combining": "several audits of one matter: Holm over p-values before this charge, averages over e-values",
     }
