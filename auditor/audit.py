@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from auditor import __version__
-from auditor.analysis import basis_of, decide_keys, gather_facts, measure_null, sort_replies, spend
+from auditor.analysis import basis_of, decide_keys, gather_facts, measure_null, panel_rate, sort_replies, spend
 from auditor.canonical import JsonValue, canonical_bytes, decimal_string, sha256_hex
 from auditor.errors import SuspectError, SuspectRefusedError, UsageError
 from auditor.evidence import bundle as bundle_files
 from auditor.evidence.keyset import OpenedKeySet
+from auditor.evidence.panel import Panel, panel_object, require_foreign
 from auditor.evidence.recompute import PREAMBLE_SCHEMA, issued_replies, planned_probes, recompute_results
 from auditor.evidence.schedule import draw_schedule, judge_seed, opening_length
 from auditor.evidence.signing import SigningKey
@@ -50,6 +51,11 @@ class Request:
     """Departures from the sealed plan that the examiner declares beforehand."""
     operator: str = ""
     """Who runs the audit, for the record; may be empty."""
+    panel: Panel | None = None
+    """How independent models answered the key set; recorded before the first question."""
+    family: int = 1
+    """Questions of the same matter, this one included, that might have been reported instead; the level is divided by
+    it. Never less than the seal's serial number."""
     environment: dict[str, JsonValue] = field(default_factory=dict)
     """Versions and platform, written to env.json."""
 
@@ -63,6 +69,15 @@ class Plan:
     deviations: tuple[str, ...]
     judge: bytes | None = None
     """Seed of the order that the judge's nonce draws; None for the sealed order."""
+    panel_rate: float = 0.0
+    """Bound from a panel that a measured null rate is not set below."""
+    family: int = 1
+    """Questions that the level is divided by."""
+
+    @property
+    def charged_alpha(self) -> float:
+        """Level of the claim after the charge for the family."""
+        return self.alpha / self.family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +125,18 @@ def run_audit(
         raise UsageError("the key set was sealed or time-stamped in the future; one of the two clocks is wrong")
 
     # 2. A plan that cannot decide is refused before money is spent.
+    plan = replace(plan, family=max(plan.family, opened.seal.serial))
     underpowered = forecast_power(protocol, plan, opened.seal.spec) < MIN_FORECAST_POWER
 
     # 3. What is under test is fixed before the first question.
     description = suspect.describe()
     _check_fit(description, opened)
+    if request.panel is not None:
+        require_foreign(
+            request.panel,
+            artefact_sha256=description.suspect.artefact_sha256,
+            owner_model_sha256=opened.seal.model_sha256,
+        )
 
     # 4. The preamble is on disk before the first question.
     bundle_files.create(folder, seal_envelope=opened.envelope, environment=request.environment, seal_tokens=seal_tokens)
@@ -156,7 +178,10 @@ def tighten(protocol: Protocol, request: Request) -> Plan:
         deviations.append(f"level tightened from {protocol.alpha:g} to {alpha:g} before the first question")
     if max_keys != protocol.n_keys:
         deviations.append(f"keys limited from {protocol.n_keys} to {max_keys} before the first question")
-    return Plan(alpha=alpha, max_keys=max_keys, deviations=tuple(deviations))
+    if request.family > 1:
+        deviations.append(f"level divided by a family of {request.family} questions before the first question")
+    bound = 0.0 if request.panel is None else panel_rate(request.panel.members, protocol)
+    return Plan(alpha=alpha, max_keys=max_keys, deviations=tuple(deviations), panel_rate=bound, family=request.family)
 
 
 def forecast_power(protocol: Protocol, plan: Plan, spec: InputSpec) -> float:
@@ -165,8 +190,8 @@ def forecast_power(protocol: Protocol, plan: Plan, spec: InputSpec) -> float:
     A measured null rate is taken at its best, when no sham hits; with drawn labels every answer that is not the drawn
     label is taken to deviate, which is the copy's worst case.
     """
-    basis = basis_of(protocol, spec)
-    return basis.forecast_power(levels=basis.levels(plan.alpha), cap=plan.max_keys)
+    basis = basis_of(protocol, spec, panel_rate=plan.panel_rate)
+    return basis.forecast_power(levels=basis.levels(plan.charged_alpha), cap=plan.max_keys)
 
 
 class _Asking:
@@ -279,8 +304,8 @@ class _Asking:
         protocol = self._opened.seal.protocol
         grouped = sort_replies(self.replies)
         spec = self._opened.seal.spec
-        levels = spend(self._plan.alpha, protocol, spec)
-        null = measure_null(grouped, self._samples, levels, protocol, spec)
+        levels = spend(self._plan.charged_alpha, protocol, spec)
+        null = measure_null(grouped, self._samples, levels, protocol, spec, panel_rate=self._plan.panel_rate)
         decided = decide_keys(grouped, self._samples, null, levels, protocol, spec)
         return decided.rejected or decided.futile
 
@@ -289,8 +314,8 @@ class _Asking:
         protocol = self._opened.seal.protocol
         grouped = sort_replies(self.replies)
         spec = self._opened.seal.spec
-        levels = spend(self._plan.alpha, protocol, spec)
-        null = measure_null(grouped, self._samples, levels, protocol, spec)
+        levels = spend(self._plan.charged_alpha, protocol, spec)
+        null = measure_null(grouped, self._samples, levels, protocol, spec, panel_rate=self._plan.panel_rate)
         decided = decide_keys(grouped, self._samples, null, levels, protocol, spec)
         facts = gather_facts(
             grouped, self._samples, protocol, null=null, decided=decided, code=None, closed_reason="open"
@@ -340,7 +365,7 @@ def _check_fit(description: Description, opened: OpenedKeySet) -> None:
 def _preamble(
     opened: OpenedKeySet, description: Description, plan: Plan, request: Request, *, batch_size: int
 ) -> dict[str, JsonValue]:
-    return {
+    preamble: dict[str, JsonValue] = {
         "schema": PREAMBLE_SCHEMA,
         "keyset_id": opened.seal.keyset_id,
         "seal_sha256": sha256_hex(opened.envelope),
@@ -355,3 +380,8 @@ def _preamble(
         "clock": "system clock of the examiner, not independently attested",
         "environment_sha256": sha256_hex(canonical_bytes(request.environment) + b"\n"),
     }
+    if plan.family > opened.seal.serial:
+        preamble["family"] = plan.family
+    if request.panel is not None:
+        preamble["panel"] = panel_object(request.panel)
+    return preamble

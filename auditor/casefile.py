@@ -202,6 +202,8 @@ class Ledger:
     def admit(self, request: Request, *, reuse: bool) -> Request:
         """Return the request, with a deviation where keys of the first stage were shown before.
 
+        Every suspect in the ledger is a question that might have been reported instead, and counts in the family.
+
         Raises:
             UsageError: such keys would be asked and ``reuse`` is False.
             EvidenceError: the ledger is broken.
@@ -210,7 +212,10 @@ class Ledger:
         judge = judge_seed(request.judge_nonce, seal.merkle_root) if request.judge_nonce else None
         first = draw_schedule(seal.protocol, judge=judge)[: opening_length(seal.protocol)]
         planned = {probe.index for probe in first if probe.kind is SampleKind.KEY}
-        burned = len(planned & shown_keys(read_ledger(self.path, seal=seal)))
+        showings = read_ledger(self.path, seal=seal)
+        family = seal.serial + len({showing.suspect for showing in showings})
+        request = replace(request, family=max(request.family, family))
+        burned = len(planned & shown_keys(showings))
         if not burned:
             return request
         if not reuse:

@@ -13,7 +13,7 @@ from auditor.records import Answer, Design, Reply, SampleKind
 from auditor.results import analyse, power_of_ten
 
 
-def run(protocol, answer_of, *, max_keys=None, closed_reason="decided", code=False, n_classes=4):
+def run(protocol, answer_of, *, max_keys=None, closed_reason="decided", code=False, n_classes=4, family=1):
     """Ask everything that is planned; ``answer_of(sample, repeat)`` gives a label or None."""
     samples = samples_of(protocol, code=code, n_classes=n_classes)
     replies = []
@@ -31,6 +31,7 @@ def run(protocol, answer_of, *, max_keys=None, closed_reason="decided", code=Fal
         max_keys=max_keys or protocol.n_keys,
         closed_reason=closed_reason,
         deviations=(),
+        family=family,
     )
 
 
@@ -73,6 +74,35 @@ def test_grinding_allowance_is_charged_to_the_level():
     # The p-value that is compared with the uncharged level carries the tries as a factor.
     whole = 10.0 ** float(test["log10_test_p"]) + 0.5e-6 / 256
     assert float(test["log10_p"]) == pytest.approx(log10(256 * whole), abs=1e-9)
+
+
+def test_a_family_of_questions_divides_the_level_and_multiplies_the_p_value():
+    plain, charged = (run(a_protocol(null_floor=0.2), marked, family=n) for n in (1, 20))
+    assert float(charged["test"]["alpha_test"]) == pytest.approx(float(plain["test"]["alpha_test"]) / 20)
+    whole = 10.0 ** float(charged["test"]["log10_test_p"]) + 5e-7 / 20
+    assert float(charged["test"]["log10_p"]) == pytest.approx(log10(20 * whole), abs=1e-9)
+    assert charged["multiplicity"]["family"] == 20
+    decided = charged["queries"]["keys_until_decision"]
+    stepped = float(charged["test"]["steps"][decided - 1]["log10_e"])
+    assert float(charged["opinion"]["log10_lr_model"]) == pytest.approx(stepped - log10(20), abs=1e-9)
+
+
+def test_a_claim_within_a_family_keeps_the_level_of_the_whole_family():
+    # Twenty innocent suspects at a hit rate equal to the null rate; any false claim counts against the 5 % of all.
+    rng = np.random.default_rng(12)
+    protocol = a_protocol(alpha=0.05, n_shams=60, n_sham_patterns=60, null_floor=0.2, p_min=0.5)
+    samples, family, matters, wrong = samples_of(protocol), 20, 40, 0
+    levels = spend(protocol.alpha / family, protocol, SPEC)
+    for _ in range(matters):
+        claimed = False
+        for _ in range(family):
+            hit = rng.random(120) < 0.2
+            replies = [reply(samples[i], NEW_LABEL if hit[i] else samples[i].natural) for i in range(120)]
+            grouped = sort_replies(replies)
+            null = measure_null(grouped, samples, levels, protocol, SPEC)
+            claimed |= decide_keys(grouped, samples, null, levels, protocol, SPEC).rejected
+        wrong += claimed
+    assert stats.binomtest(wrong, matters, protocol.alpha, alternative="greater").pvalue > 1e-3
 
 
 def test_grinding_allowance_is_charged_to_the_likelihood_ratio():

@@ -172,3 +172,12 @@ def test_answers_of_wrong_number_are_refused(tmp_path):
 def test_input_spec_is_frozen():
     with pytest.raises(AttributeError):
         InputSpec(shape=(1, 1, 1), classes=("a",)).shape = (2, 2, 2)
+
+
+def test_a_declared_family_is_charged_recorded_and_recomputed(tmp_path):
+    found = audit(tmp_path, TableSuspect(marked), request=Request(family=5))
+    assert found.results["multiplicity"]["family"] == 5
+    assert float(found.results["test"]["alpha_test"]) == pytest.approx(0.5e-6 / 5)
+    assert "family of 5" in found.results["deviations"][0]
+    opened = json.loads((tmp_path / "audit" / "transcript.jsonl").read_bytes().splitlines()[0])
+    assert "5" in json.dumps(opened)

@@ -21,6 +21,7 @@ from auditor.analysis.base import (
     sort_replies,
 )
 from auditor.analysis.drawn_labels import DrawnLabels
+from auditor.analysis.panel import PanelMember, PanelView, panel_rate, view_panel
 from auditor.analysis.randomness_checks import CODE_DRAWS, label_code, pattern_rank
 from auditor.analysis.sham_bound import ShamBound
 from auditor.records import InputSpec, NullBasis, Protocol, Sample
@@ -31,6 +32,8 @@ __all__ = [
     "Decided",
     "Levels",
     "Null",
+    "PanelMember",
+    "PanelView",
     "Placebo",
     "Replies",
     "basis_of",
@@ -42,10 +45,12 @@ __all__ = [
     "is_hit",
     "label_code",
     "measure_null",
+    "panel_rate",
     "pattern_rank",
     "plan_problem",
     "sort_replies",
     "spend",
+    "view_panel",
 ]
 
 BASES: dict[NullBasis, type[Basis]] = {
@@ -55,15 +60,15 @@ BASES: dict[NullBasis, type[Basis]] = {
 """The implemented bases; a seal that names another is refused."""
 
 
-def basis_of(protocol: Protocol, spec: InputSpec) -> Basis:
-    """Return the null basis of a sealed plan.
+def basis_of(protocol: Protocol, spec: InputSpec, *, panel_rate: float = 0.0) -> Basis:
+    """Return the null basis of a sealed plan; ``panel_rate`` as for :class:`Basis`.
 
     Raises:
         ValueError: this version does not know the basis.
     """
     if protocol.null_basis not in BASES:
         raise ValueError(f"no test for keys with a null basis of {protocol.null_basis.value}")
-    return BASES[protocol.null_basis](protocol, spec)
+    return BASES[protocol.null_basis](protocol, spec, panel_rate=panel_rate)
 
 
 def plan_problem(protocol: Protocol, spec: InputSpec) -> str:
@@ -81,10 +86,16 @@ def spend(alpha: float, protocol: Protocol, spec: InputSpec) -> Levels:
 
 
 def measure_null(
-    grouped: Replies, samples: Mapping[int, Sample], levels: Levels, protocol: Protocol, spec: InputSpec
+    grouped: Replies,
+    samples: Mapping[int, Sample],
+    levels: Levels,
+    protocol: Protocol,
+    spec: InputSpec,
+    *,
+    panel_rate: float = 0.0,
 ) -> Null:
     """Return the null rate of the answers that the sealed test bets on."""
-    return basis_of(protocol, spec).measure_null(grouped, samples, levels)
+    return basis_of(protocol, spec, panel_rate=panel_rate).measure_null(grouped, samples, levels)
 
 
 def decide_keys(

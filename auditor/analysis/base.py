@@ -94,13 +94,17 @@ class Placebo:
 class Basis(ABC):
     """One source of randomness that a null rate can rest on; holds the sealed protocol and the task.
 
+    ``panel_rate`` is an upper bound of the rate at which independent models hit, 0.0 without a panel. A measured null
+    rate is never set below it; a rate that the draw supplies does not need it.
+
     A variant says how the level is spent, what the null rate is, which answers are bet on, and what the sequential
     rule does at a given hit rate. Everything else, validity facts and verdict included, is the same for all.
     """
 
-    def __init__(self, protocol: Protocol, spec: InputSpec) -> None:
+    def __init__(self, protocol: Protocol, spec: InputSpec, *, panel_rate: float = 0.0) -> None:
         self.protocol = protocol
         self.spec = spec
+        self.panel_rate = panel_rate
 
     @abstractmethod
     def levels(self, alpha: float) -> Levels:

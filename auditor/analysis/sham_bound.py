@@ -18,7 +18,8 @@ from auditor.stats.placebo import summarise
 
 
 class ShamBound(Basis):
-    """The larger of the sealed floor and the shams' exact upper bound on this suspect."""
+    """The largest of sealed floor, the shams' exact upper bound on this suspect, and a panel's bound where one is
+    given; a larger rate can only make the claim harder, so that adding a panel costs no level."""
 
     def levels(self, alpha: float) -> Levels:
         """Spend ``null_share`` of the level on the bound and the rest on the test."""
@@ -30,7 +31,7 @@ class ShamBound(Basis):
         """Return the null rate when no sham hits."""
         trials = self.protocol.n_shams
         bound = exact.upper_bound_at(hits=0, trials=trials, error=levels.null_bound) if trials else 1.0
-        return max(self.protocol.null_floor, bound)
+        return max(self.protocol.null_floor, bound, self.panel_rate)
 
     def measure_null(self, grouped: Replies, samples: Mapping[int, Sample], levels: Levels) -> Null:
         """Return the null rate with the shams it follows from.
@@ -41,7 +42,7 @@ class ShamBound(Basis):
         hits = missing + sum(is_hit(reply, samples) for reply in grouped.shams)
         trials = len(grouped.shams)
         bound = exact.upper_bound_at(hits=hits, trials=trials, error=levels.null_bound) if trials else 1.0
-        rate = max(self.protocol.null_floor, bound)
+        rate = max(self.protocol.null_floor, bound, self.panel_rate)
         return Null(rate=rate, bound=bound, hits=hits, trials=trials, missing=missing)
 
     def key_outcomes(self, grouped: Replies, samples: Mapping[int, Sample]) -> tuple[bool | None, ...]:

@@ -12,6 +12,7 @@ from auditor.cli.check import check
 from auditor.cli.demo import demo
 from auditor.cli.dry_run import dry_run
 from auditor.cli.keys import keys
+from auditor.cli.panel import panel
 from auditor.cli.plan import plan
 from auditor.cli.report import report
 from auditor.cli.seal import seal
@@ -65,7 +66,7 @@ def _options(
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 
 
-for _command in (demo, seal, serve, attack, verify, check, stamp, plan, dry_run, report):
+for _command in (demo, seal, serve, attack, verify, check, stamp, panel, plan, dry_run, report):
     app.command(_command.__name__.replace("_", "-"))(_command)
 app.add_typer(train, name="train")
 app.add_typer(keys, name="keys")

@@ -1,9 +1,13 @@
 """``auditor verify``: ask a suspect the sealed questions and hand over the evidence."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from auditor.evidence.panel import Panel
+    from auditor.evidence.seal import Seal
 
 
 def verify(
@@ -28,6 +32,13 @@ def verify(
     reuse_keys: Annotated[
         bool, typer.Option("--reuse-keys", help="Ask keys although a suspect saw them before; recorded as deviation.")
     ] = False,
+    panel: Annotated[
+        Path | None, typer.Option(help="Record of `auditor panel`: how independent models answered these keys.")
+    ] = None,
+    family: Annotated[
+        int,
+        typer.Option(min=1, help="Key sets and suspects examined in this matter, reported or not; divides the level."),
+    ] = 1,
     ledger: Annotated[
         Path | None, typer.Option(help="Ledger of shown keys.  [default: k.ledger.jsonl beside the key set]")
     ] = None,
@@ -53,6 +64,8 @@ def verify(
 
     Exit code: 0 supported, 3 not supported, 4 inconclusive.
     """
+    from dataclasses import replace
+
     from auditor import casefile
     from auditor.cli import console
     from auditor.cli.signing_keys import read_key
@@ -68,6 +81,7 @@ def verify(
     unlocks = casefile.unlocks(identity)
     opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key, unlocks=unlocks)
     asked = casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner, judge_nonce=nonce)
+    asked = replace(asked, family=family, panel=None if panel is None else _read_panel(panel, opened.seal))
     kept = casefile.Ledger(path=ledger or ledger_path(keyset), opened=opened)
     asked = kept.admit(asked, reuse=reuse_keys)
     with (
@@ -92,3 +106,12 @@ def verify(
         console.say(case.summary_line)
         console.say(f"evidence: {case.folder}  report: {case.folder / case.report_name}")
     raise typer.Exit(case.exit_code)
+
+
+def _read_panel(path: Path, seal: "Seal") -> "Panel":
+    from auditor.errors import UsageError
+    from auditor.evidence.panel import parse_panel
+
+    if not path.is_file():
+        raise UsageError(f"{path.name}: no such file")
+    return parse_panel(path.read_bytes(), seal=seal)

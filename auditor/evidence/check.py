@@ -51,6 +51,7 @@ from auditor.evidence.recompute import (
     first_difference,
     issued_replies,
     judge_nonce,
+    panel_of,
     planned_probes,
     recompute_results,
 )
@@ -375,7 +376,13 @@ class _Checker:
         null = self._results["null"]
         if isinstance(null, Mapping) and null.get("panel") is None:
             raise _NotCheckedError("the results use no panel of independent models")
-        raise _NotCheckedError("this version cannot check a panel")
+        panel = panel_of(self._transcript, seal=self._seal)
+        if panel is None:
+            raise TranscriptError("the results name a panel that the preamble does not record")
+        return (
+            f"{len(panel.models)} models, recorded before the first question; their figures follow from the record, "
+            "their independence is for whoever made it to show"
+        )
 
     def _opinion(self) -> str:
         return check_opinion(self._results["opinion"])

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from auditor.canonical import Fields, JsonValue, parse_canonical_object
 from auditor.errors import EvidenceError, TranscriptError
+from auditor.evidence.panel import Panel, panel_from
 from auditor.evidence.schedule import draw_schedule, judge_seed
 from auditor.evidence.seal import Seal, generation_problem
 from auditor.evidence.signing import fingerprint
@@ -13,6 +14,7 @@ from auditor.results import analyse
 from auditor.stats.likelihood import band
 
 PREAMBLE_SCHEMA = "mlaudit.preamble/1"
+MAX_FAMILY = 1_000_000
 
 
 def recompute_results(
@@ -44,6 +46,10 @@ def recompute_results(
     deviations = fields.texts("deviations")
     fields.hex("judge_nonce")
     suspect = _suspect(fields.object("suspect"))
+    declared = fields.integer("family", low=1, high=MAX_FAMILY) if "family" in transcript.preamble else 1
+    panel = panel_of(transcript, seal=seal)
+    if panel is not None:
+        fields.raw("panel")
     fields.finish()
     if keyset_id != seal.keyset_id or sealed_in != seal_sha256:
         raise TranscriptError("the transcript was recorded for another seal")
@@ -61,7 +67,28 @@ def recompute_results(
         closed_reason=transcript.closed_reason or "interrupted",
         deviations=deviations,
         contestable=bool(generation_problem(seal)),
+        panel=() if panel is None else panel.members,
+        family=max(declared, seal.serial),
+        serial=seal.serial,
     )
+
+
+def panel_of(transcript: Transcript, *, seal: Seal) -> Panel | None:
+    """Return the panel that the preamble records; None where the audit used none.
+
+    Raises:
+        MalformedError: the record cannot be read.
+        SealError: it was made with another key set.
+        TranscriptError: the suspect or the owner's model is a member.
+    """
+    if "panel" not in transcript.preamble:
+        return None
+    panel = panel_from(transcript.preamble["panel"], seal=seal)
+    suspect = transcript.preamble.get("suspect")
+    artefact = suspect.get("artefact_sha256") if isinstance(suspect, Mapping) else None
+    if {artefact, seal.model_sha256} & {model.weights_sha256 for model in panel.models}:
+        raise TranscriptError("the suspect or the owner's model is a member of the panel")
+    return panel
 
 
 def judge_nonce(transcript: Transcript) -> bytes:

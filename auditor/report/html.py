@@ -63,6 +63,7 @@ def render_html(given: ReportInput) -> bytes:
         null_rows=view.null_rows(tree),
         query_rows=view.query_rows(tree),
         opinion_rows=view.opinion_rows(tree),
+        family_sentence=procedure.family_sentence(tree),
         placebo_rows=procedure.placebo_rows(tree),
         powers=powers,
         cap_text=f"at most {view.cap(tree, given)} key samples",

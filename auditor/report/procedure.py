@@ -1,4 +1,4 @@
-"""What the report prints about the procedure itself: placebo keys."""
+"""What the report prints about the procedure itself: placebo keys, and how many questions the level answers for."""
 
 from auditor.report.inputs import Tree
 from auditor.report.text import clean, level, rate, ratio
@@ -29,3 +29,19 @@ def placebo_rows(tree: Tree) -> tuple[Row, ...]:
         rows.append(Row(label="Rank of the sealed draw among them, exact p-value",
                         value=rate(tree.number(f"{base}/rank_p_value")), pointer=f"{base}/rank_p_value"))  # fmt: skip
     return tuple(rows)
+
+
+def family_sentence(tree: Tree) -> str:
+    """Return how the level was charged for the questions of the matter."""
+    family, serial = tree.integer("/multiplicity/family"), tree.integer("/multiplicity/serial")
+    if family == 1:
+        charge = "no other question is on record, and the level was not divided."
+    else:
+        charge = (
+            f"the level was divided by {family}, the number of key sets and suspects on record that might have been "
+            "reported instead."
+        )
+    return (
+        f"Multiplicity: this key set bears serial number {serial} in the owner's series; {charge} Several audits of "
+        "one matter combine by Holm's rule over p-values taken before this charge, or by averages of e-values."
+    )

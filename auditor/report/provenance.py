@@ -182,9 +182,24 @@ def _validation(tree: Tree) -> dict[str, object]:
         bound = rate(tree.number("/null/shams/upper_bound"))
         rates.append(("On this suspect: sham samples with the sealed answer", found, bound, error))
     if tree.has("/null/panel"):
-        panel = "A panel of independent models was examined; its figures are part of results.json."
+        panel = f"{clean(tree.text('/null/panel/sentence'), limit=300)}. The unit is the model, not the answer."
         text = "see the panel in section 5"
-        rates += [(f"Panel: {row.label}", row.value, "", "") for row in _flat(tree.at("/null/panel"), limit=8)]
+        rates.append(
+            (
+                "Independent models that the sealed test on first labels claims",
+                f"{tree.integer('/null/panel/false_claims')} of {tree.integer('/null/panel/models')}",
+                rate(tree.number("/null/panel/upper_bound")),
+                "0.05",
+            )
+        )
+        rates.append(
+            (
+                f"Mean hit rate of those models over {tree.integer('/null/panel/keys')} keys",
+                rate(tree.number("/null/panel/mean_rate")),
+                rate(tree.number("/null/panel/mean_rate_upper")),
+                "0.05",
+            )
+        )
     else:
         panel = "No panel of independently developed models was examined for this report."
         text = view.NONE
@@ -246,26 +261,6 @@ def _custody(events: Sequence[CustodyEvent]) -> list[tuple[str, str, str, str]]:
     if len(events) > view.MAX_ROWS:
         shown.append(("", "…", "", f"{len(events) - view.MAX_ROWS} more in custody.jsonl"))
     return shown
-
-
-def _flat(value: JsonValue, *, limit: int) -> tuple[Row, ...]:
-    """Return a JSON object as rows ``a.b`` → value, at most ``limit`` of them."""
-    rows: list[Row] = []
-
-    def walk(node: JsonValue, name: str) -> None:
-        if isinstance(node, Mapping):
-            for key in sorted(node):
-                walk(node[key], f"{name}.{key}" if name else key)
-        elif isinstance(node, Sequence) and not isinstance(node, str):
-            rows.append(Row(label=clean(name), value=clean(", ".join(_plain(item) for item in node))))
-        else:
-            rows.append(Row(label=clean(name), value=clean(_plain(node))))
-
-    walk(value, "")
-    if len(rows) > limit:
-        left = len(rows) - limit
-        return (*rows[:limit], Row(label="…", value=f"{left} more entries in the bundle's file"))
-    return tuple(rows)
 
 
 def _short(text: str) -> str:

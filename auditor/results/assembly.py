@@ -2,7 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from auditor.analysis import basis_of, gather_facts, label_code, pattern_rank, sort_replies
+from auditor.analysis import (
+    PanelMember,
+    basis_of,
+    gather_facts,
+    label_code,
+    panel_rate,
+    pattern_rank,
+    sort_replies,
+    view_panel,
+)
 from auditor.canonical import JsonValue
 from auditor.records import InputSpec, Protocol, Reason, Reply, Sample, SuspectId
 from auditor.results.expected import expected_queries
@@ -12,6 +21,7 @@ from auditor.results.sections import (
     controls_section,
     detection_section,
     fixed_section,
+    multiplicity_section,
     null_section,
     placebo_section,
     queries_section,
@@ -35,6 +45,9 @@ def analyse(
     closed_reason: str,
     deviations: Sequence[str],
     contestable: bool = False,
+    panel: Sequence[PanelMember] = (),
+    family: int = 1,
+    serial: int = 1,
 ) -> dict[str, JsonValue]:
     """Return the whole results object; see auditor.analysis for the guarantee.
 
@@ -50,13 +63,17 @@ def analyse(
         closed_reason: how the transcript ended.
         deviations: departures from the sealed plan, for the report.
         contestable: True when nobody can re-derive the key set.
+        panel: how independent models answered the key set, as recorded before the first question.
+        family: questions that might have been reported instead, this one included; the level is divided by it.
+        serial: number of the key set's seal in its owner's series.
     """
-    basis = basis_of(protocol, spec)
+    basis = basis_of(protocol, spec, panel_rate=panel_rate(panel, protocol))
     grouped = sort_replies(replies)
-    levels = basis.levels(alpha)
+    levels = basis.levels(alpha / family)
     null = basis.measure_null(grouped, samples, levels)
     decided = basis.decide(grouped, samples, null, levels)
     placebo = basis.placebo(grouped, samples, null, levels)
+    viewed = view_panel(panel, basis=basis, levels=levels)
     code = label_code(grouped, samples, spec, protocol)
     rank = pattern_rank(grouped, samples, protocol)
     facts = gather_facts(
@@ -84,15 +101,20 @@ def analyse(
         },
         "queries": queries_section(grouped, decided, protocol, reason),
         "detection": detection_section(grouped, samples, decided, protocol),
-        "null": null_section(null, levels, protocol, rank),
-        "test": test_section(decided, null, levels, protocol, alpha=alpha),
+        "null": null_section(null, levels, protocol, rank, panel=viewed),
+        "test": test_section(decided, null, levels, protocol, alpha=alpha, family=family),
         "fixed_test": fixed_section(decided, null, grouped, samples),
         "controls": controls_section(grouped, samples, protocol, facts),
         "label_code": None if code is None else code_section(code, protocol),
         "expected_queries": expected_queries(basis, null_rate=null.rate, levels=levels, max_keys=max_keys),
+        "multiplicity": multiplicity_section(serial=serial, family=family),
         "placebo": placebo_section(placebo),
         "opinion": opinion_section(
-            status_of(reason), decided, protocol, empirical=empirical_rate(grouped, samples, protocol, placebo)
+            status_of(reason),
+            decided,
+            protocol,
+            family=family,
+            empirical=empirical_rate(grouped, samples, protocol, placebo, panel=viewed),
         ),
         "deviations": list(deviations),
     }

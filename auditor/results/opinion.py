@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log10
 
-from auditor.analysis import Decided, Placebo, Replies, is_hit
+from auditor.analysis import Decided, PanelView, Placebo, Replies, is_hit
 from auditor.canonical import JsonValue, decimal_string
 from auditor.records import NullBasis, Protocol, Sample, Status
 from auditor.results.numbers import LOG10_2
-from auditor.stats import likelihood
+from auditor.stats import exact, likelihood
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,16 +19,39 @@ class Empirical:
     false_claims: int
     audits: int
 
+    @property
+    def upper(self) -> float:
+        """Upper bound of the rate at error 0.05."""
+        return exact.upper_bound_at(hits=self.false_claims, trials=self.audits, error=0.05)
+
 
 def empirical_rate(
-    grouped: Replies, samples: Mapping[int, Sample], protocol: Protocol, placebo: Placebo | None
+    grouped: Replies,
+    samples: Mapping[int, Sample],
+    protocol: Protocol,
+    placebo: Placebo | None,
+    *,
+    panel: PanelView | None,
 ) -> Empirical | None:
     """Return the measured error rate that limits the opinion; None where nothing measures one.
+
+    With a panel of independent models, the weaker of its error rate and the one below.
 
     Foreign patterns count as behaving like the key from ``p_min`` of their samples on, which is stricter on the owner
     than the test. Where labels were drawn, the label draws made after the examination take their place: they are to
     the sealed labels what foreign patterns are to the sealed pattern.
     """
+    own = _on_this_suspect(grouped, samples, protocol, placebo)
+    if panel is None:
+        return own
+    what = "independent models that the whole procedure claims"
+    models = Empirical(what=what, false_claims=panel.error.false_claims, audits=panel.error.models)
+    return models if own is None else max(own, models, key=lambda found: found.upper)
+
+
+def _on_this_suspect(
+    grouped: Replies, samples: Mapping[int, Sample], protocol: Protocol, placebo: Placebo | None
+) -> Empirical | None:
     if protocol.null_basis is NullBasis.DRAWN_LABELS:
         if placebo is None:
             return None
@@ -44,7 +68,7 @@ def empirical_rate(
 
 
 def opinion_section(
-    status: Status, decided: Decided, protocol: Protocol, *, empirical: Empirical | None
+    status: Status, decided: Decided, protocol: Protocol, *, family: int, empirical: Empirical | None
 ) -> dict[str, JsonValue]:
     """Return the reported likelihood ratio with its two limits."""
     section: dict[str, JsonValue] = {
@@ -60,7 +84,7 @@ def opinion_section(
     log10_lr = decided.outcome.log10_e_max
     if decided.outcome.decided_at is not None:
         log10_lr = decided.outcome.steps[decided.outcome.decided_at - 1].log10_e
-    log10_lr -= protocol.grinding_log2 * LOG10_2
+    log10_lr -= protocol.grinding_log2 * LOG10_2 + log10(family)
     reported = likelihood.reported_lr(
         log10_lr_model=log10_lr, false_claims=empirical.false_claims, audits=empirical.audits
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from math import inf, log10
 
-from auditor.analysis import Decided, Levels, Null, Placebo, Replies, count_hits, fixed_log10_p
+from auditor.analysis import Decided, Levels, Null, PanelView, Placebo, Replies, count_hits, fixed_log10_p
 from auditor.canonical import JsonValue, decimal_string
 from auditor.records import Design, NullBasis, Protocol, Reason, Sample
 from auditor.results.numbers import LOG10_2, log10_sum, power_of_ten
@@ -63,7 +63,12 @@ def detection_section(
 
 
 def null_section(
-    null: Null, levels: Levels, protocol: Protocol, rank: randomization.RankOutcome | None
+    null: Null,
+    levels: Levels,
+    protocol: Protocol,
+    rank: randomization.RankOutcome | None,
+    *,
+    panel: PanelView | None,
 ) -> dict[str, JsonValue]:
     """Return the null rate with its basis."""
     measured = protocol.null_basis is NullBasis.SHAMS
@@ -71,6 +76,8 @@ def null_section(
         basis = "labels drawn uniformly over the wrong classes of each carrier"
     elif not null.trials:
         basis = "unknown: no sham pattern was asked"
+    elif panel is not None and panel.measured.mean_upper >= max(null.bound, protocol.null_floor):
+        basis = "upper bound of the mean hit rate of a panel of independent models"
     elif null.bound > protocol.null_floor:
         basis = "upper bound from sham patterns on this suspect"
     else:
@@ -89,7 +96,7 @@ def null_section(
         "rate": decimal_string(null.rate),
         "floor": decimal_string(protocol.null_floor) if measured else None,
         "shams": shams if measured or null.trials else None,
-        "panel": None,
+        "panel": None if panel is None else _panel_object(panel),
         "pattern_rank": None
         if rank is None
         else {
@@ -100,8 +107,28 @@ def null_section(
     }
 
 
+def _panel_object(view: PanelView) -> dict[str, JsonValue]:
+    return {
+        "models": view.error.models,
+        "keys": view.keys,
+        "false_claims": view.error.false_claims,
+        "upper_bound": decimal_string(view.error.upper),
+        "interval": {
+            "low": decimal_string(view.error.interval.low),
+            "high": decimal_string(view.error.interval.high),
+            "confidence": decimal_string(view.error.interval.confidence),
+            "method": "Clopper-Pearson over models",
+        },
+        "sentence": view.error.sentence,
+        "mean_rate": decimal_string(view.measured.mean_rate),
+        "mean_rate_upper": decimal_string(view.measured.mean_upper),
+        "worst_rate": decimal_string(view.measured.worst_rate),
+        "keys_hit_by_half": sum(2 * key.hits >= key.models for key in view.measured.keys),
+    }
+
+
 def test_section(
-    decided: Decided, null: Null, levels: Levels, protocol: Protocol, *, alpha: float
+    decided: Decided, null: Null, levels: Levels, protocol: Protocol, *, alpha: float, family: int
 ) -> dict[str, JsonValue]:
     """Return the sealed test with its whole course."""
     outcome = decided.outcome
@@ -116,8 +143,9 @@ def test_section(
     if decided.ranks is not None:
         name += ", averaged with the rank e-process of the scores"
     log10_e = 0.0 if outcome is None else outcome.log10_e_max
-    # The reported p-value is of the whole procedure: a null bound that is too low and all tries of the owner included.
-    tries = protocol.grinding_log2 * LOG10_2
+    # The reported p-value is of the whole procedure: a null bound that is too low, all tries of the owner, and all
+    # questions of the family included.
+    tries = protocol.grinding_log2 * LOG10_2 + log10(family)
     bound = log10(levels.null_bound) if levels.null_bound else -inf
     log10_p = min(0.0, tries + log10_sum(log10_test_p, bound)) if outcome is not None else 0.0
     return {
@@ -225,4 +253,14 @@ def placebo_section(placebo: Placebo | None) -> JsonValue:
         },
         "reach_log10_e": None if placebo.reach_log10_e is None else decimal_string(placebo.reach_log10_e),
         "rank_p_value": decimal_string(found.p_value) if placebo.exact_rank else None,
+    }
+
+
+def multiplicity_section(*, serial: int, family: int) -> dict[str, JsonValue]:
+    """Return how many questions the claim answers for, and how the level was charged for them."""
+    return {
+        "serial": serial,
+        "family": family,
+        "rule": "Bonferroni: the level is divided, and the p-value multiplied, by the size of the family",
+        "combining": "several audits of one matter: Holm over p-values before this charge, averages over e-values",
     }

@@ -96,6 +96,14 @@ class Suspect(ABC):
             raise SuspectAnswerError(f"the suspect's answer cannot be used ({type(error).__name__})") from error
         return exchange
 
+    def query_all(self, inputs: Inputs) -> tuple[Answer, ...]:
+        """Return the answers to any number of inputs, asked batch by batch; raises as :meth:`query` does."""
+        answers: list[Answer] = []
+        for start in range(0, len(inputs), self.batch_size):
+            batch = np.ascontiguousarray(inputs[start : start + self.batch_size])
+            answers += self.query(batch).reply.answers
+        return tuple(answers)
+
     def close(self) -> None:
         """Release connections and files."""
 

@@ -322,6 +322,12 @@ def test_every_report_prints_its_placebo_keys(name):
     assert f"{placebo['claims']} of {placebo['draws']:,}" in text
 
 
+def test_the_family_of_questions_is_printed():
+    assert "the level was not divided" in _Page(_rendered("supported")).text
+    given = _changed("supported", "multiplicity", family=7)
+    assert "divided by 7" in _Page(render_html(given)).text
+
+
 def test_no_model_based_tail_is_printed_below_its_meaning():
     given = _changed("supported", "test", log10_p="-200.0")
     assert "< 10⁻¹²" in _Page(render_html(given)).text
