@@ -3,14 +3,15 @@
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import log10
 from pathlib import Path
 
 import numpy as np
 
-from auditor.analysis import decide_keys, gather_facts, measure_null, sort_replies, spend
+from auditor.analysis import Null, decide_keys, gather_facts, is_hit, measure_null, sort_replies, spend
 from auditor.canonical import sha256_hex
 from auditor.errors import (
     Attempt,
@@ -26,7 +27,9 @@ from auditor.evidence.recompute import issued_replies
 from auditor.evidence.schedule import draw_schedule, opening_length
 from auditor.evidence.storage import need_space
 from auditor.evidence.transcript import FailedAttempt, Loss, Transcript, TranscriptWriter
-from auditor.records import Inputs, Probe, Progress, Reason, Reply
+from auditor.records import Design, Inputs, NullBasis, Probe, Progress, Protocol, Reason, Reply, Sample, SampleKind
+from auditor.stats.exact import binomial_tail_log10
+from auditor.stats.sequential import crosses
 from auditor.suspects.base import Exchange, Suspect
 from auditor.verdict import decide
 
@@ -47,6 +50,64 @@ class Plan:
     deviations: tuple[str, ...]
     judge: bytes | None = None
     """Seed of the order that the judge's nonce draws; None for the sealed order."""
+
+
+class Watch:
+    """The sealed rule while keys are answered: looks at each answer once, so that long audits stay cheap.
+
+    Args:
+        protocol: the sealed protocol.
+        samples: the sealed metadata by index.
+        alpha: level of the claim.
+    """
+
+    def __init__(self, protocol: Protocol, samples: Mapping[int, Sample], alpha: float) -> None:
+        self._protocol = protocol
+        self._samples = samples
+        self._levels = spend(alpha, protocol)
+        self._null: Null | None = None
+        self._n_seen = 0
+        self._n_keys = 0
+        self._n_hits = 0
+        self._decided = False
+
+    def decided(self, replies: Sequence[Reply]) -> bool:
+        """Return whether the replies so far reach a boundary.
+
+        Args:
+            replies: all replies in asked order, stage 1 complete; every call gets those of the call before, unchanged,
+                and perhaps more.
+        """
+        protocol = self._protocol
+        if protocol.null_basis is not NullBasis.SHAMS:
+            grouped = sort_replies(replies)
+            null = measure_null(grouped, self._samples, self._levels, protocol)
+            found = decide_keys(grouped, self._samples, null, self._levels, protocol)
+            return found.rejected or found.futile
+        if self._null is None:
+            # Shams are asked in stage 1 only, so that their bound stands from here on.
+            self._null = measure_null(sort_replies(replies), self._samples, self._levels, protocol)
+        new = [r for r in replies[self._n_seen :] if r.probe.kind is SampleKind.KEY and not r.probe.repeat]
+        hits = self._n_hits + np.cumsum([is_hit(reply, self._samples) for reply in new], dtype=np.int64)
+        trials = self._n_keys + np.arange(1, len(new) + 1)
+        self._n_seen, self._n_keys = len(replies), self._n_keys + len(new)
+        self._n_hits = int(hits[-1]) if len(new) else self._n_hits
+        if self._null.rate >= protocol.p_min:
+            return False
+        if protocol.design is Design.FIXED:
+            if self._n_keys < protocol.n_keys:
+                return False
+            tail = binomial_tail_log10(hits=self._n_hits, trials=self._n_keys, rate=self._null.rate)
+            return tail <= log10(self._levels.test)
+        self._decided = self._decided or crosses(
+            hits,
+            trials,
+            null_rate=self._null.rate,
+            alpha=self._levels.test,
+            p_min=protocol.p_min,
+            futility=protocol.futility,
+        )
+        return self._decided
 
 
 class Asking:
@@ -82,6 +143,7 @@ class Asking:
         self._progress = progress
         self._planned = draw_schedule(opened.seal.protocol, judge=plan.judge)
         self._samples = {sample.index: sample for sample in opened.keys.samples}
+        self._watch = Watch(opened.seal.protocol, self._samples, plan.alpha)
         self._failed_in_a_row = 0
         self._n_batches = 0
         self._lost: tuple[tuple[int, tuple[Probe, ...]], ...] = ()
@@ -120,12 +182,12 @@ class Asking:
             if self._invalid(self.replies[:n_opening]):
                 return "invalid"
             self._progress.begin("asking further keys", max(permitted - n_opening, 1))
-            while not self._decided() and len(self.replies) < permitted:
+            while not self._watch.decided(self.replies) and len(self.replies) < permitted:
                 position = len(self.replies)
                 size = min(STAGE_2_BATCH, self._suspect.batch_size, permitted - position)
                 if not self._ask_all(self._planned[position : position + size], batch_size=size):
                     return "failed"
-            return "decided" if self._decided() else "exhausted"
+            return "decided" if self._watch.decided(self.replies) else "exhausted"
         except KeyboardInterrupt:
             return "interrupted"
         finally:
@@ -209,14 +271,6 @@ class Asking:
         self._failed_in_a_row += 1
         self.last_error = error
         logger.warning("batch %d stayed without an answer: %s", number, error)
-
-    def _decided(self) -> bool:
-        protocol = self._opened.seal.protocol
-        grouped = sort_replies(self.replies)
-        levels = spend(self._plan.alpha, protocol)
-        null = measure_null(grouped, self._samples, levels, protocol)
-        decided = decide_keys(grouped, self._samples, null, levels, protocol)
-        return decided.rejected or decided.futile
 
     def _invalid(self, opening: Sequence[Reply]) -> bool:
         """True when stage 1 already shows that no further key can help: failed controls, obstruction and the like."""

@@ -216,14 +216,14 @@ class _Reader:
     def _lost(self) -> tuple[int, ...]:
         """Return the batches that may be asked again if the record stops here, ascending.
 
-        These are batches in flight, and batches to which no complete answer came after the last answer on record.
+        These are batches in flight, those that an earlier stop left and that were not asked again yet, and those to
+        which no complete answer came after the last answer on record.
         """
-        candidates = {*self._in_flight, *range(self._last_answered + 1, len(self._batches))}
-        return tuple(
-            number
-            for number in sorted(candidates)
-            if self._batches[number].retryable and (number in self._in_flight or self._batches[number].error)
-        )
+        open_ends = {*self._in_flight, *self._may_retry}
+        for number in range(self._last_answered + 1, len(self._batches)):
+            if self._batches[number].error is not None:
+                open_ends.add(number)
+        return tuple(number for number in sorted(open_ends) if self._batches[number].retryable)
 
     def _count(self, counts: Counts) -> None:
         self.counts = self.counts.plus(counts)
