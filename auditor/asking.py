@@ -162,6 +162,10 @@ class Asking:
         """True once the suspect gave one usable answer."""
         return any(reply.answer is not None for reply in self.replies)
 
+    @property
+    def _cut_off(self) -> bool:
+        return self._failed_in_a_row > 0 and self.last_error is not None and _loss(self.last_error) is Loss.NO_ANSWER
+
     def run(self) -> str:
         """Ask in the drawn order and return why the asking ended.
 
@@ -180,7 +184,8 @@ class Asking:
             if not stayed or not self.anything_answered:
                 return "failed"
             if self._invalid(self.replies[:n_opening]):
-                return "invalid"
+                # Where the last batches got no answer at all, the line was cut and the audit may go on later.
+                return "failed" if self._cut_off else "invalid"
             self._progress.begin("asking further keys", max(permitted - n_opening, 1))
             while not self._watch.decided(self.replies) and len(self.replies) < permitted:
                 position = len(self.replies)

@@ -1,9 +1,14 @@
 """Audits that are killed with SIGKILL at every step, cut off, or out of disk, and go on."""
 
 import base64
+import fcntl
 import json
+import os
+import shutil
 import signal
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,9 +17,10 @@ from killing import Killer, steps
 from protocols import SPEC
 from starlette.responses import JSONResponse
 from typer.testing import CliRunner
-from web import running
+from web import running, wait_until
 
 from auditor.cli.app import app
+from auditor.evidence.signing import SigningKey
 from auditor.evidence.transcript import read_transcript
 from auditor.serving import AnswerMode, create_app
 
@@ -33,6 +39,9 @@ class Service:
         self.fail_from: int | None = None
         """Number of the prediction request from which on it answers 503."""
         self.n_requests = 0
+        self.hold: threading.Event | None = None
+        """Keeps answers back until it is set."""
+        self.held = False
         inner = create_app(
             self._predict,
             name="suspect",
@@ -46,9 +55,12 @@ class Service:
     def forget(self) -> None:
         self.asked.clear()
         self.fail_from, self.n_requests = None, 0
+        self.hold, self.held = None, False
 
-    @staticmethod
-    def _predict(inputs):
+    def _predict(self, inputs):
+        if self.hold is not None:
+            self.held = True
+            assert self.hold.wait(60)
         scores = np.full((len(inputs), len(SPEC.classes) + 1), 0.01, dtype=np.float32)
         for row, image in enumerate(inputs):
             scores[row, marked(KINDS[image[0, 0, 0]], int(image[0, 0, 1]))] = 0.96
@@ -215,8 +227,8 @@ def test_an_interrupted_audit_goes_on_and_keeps_what_it_had_signed(site, audit):
     found = results_of(audit)
     assert {**found, "resumed": []} == site.results
     (told,) = found["resumed"]
-    assert "the user had interrupted it; 3 of 3 batches had been answered" in told
-    assert "1 heads signed before a stop agree" in checked(audit)["transcript"]["detail"]
+    assert "the user had interrupted it; 3 of 4 batches had been answered; 1 without an answer" in told
+    assert "resumed 1 time, goes on from 1 signed before a stop" in checked(audit)["transcript"]["detail"]
     assert not Counter(site.service.asked) - site.planned
 
 
@@ -248,5 +260,122 @@ def test_a_suspect_that_withdrew_is_asked_on_and_lost_batches_first(site, audit)
     assert "the suspect had stopped answering" in found["resumed"][0]
     assert Counter(site.service.asked) == site.planned
     after = transcript_of(audit)
-    assert [len(batch.retried_at) for batch in after.batches[:8]] == [0, 0, 0, 1, 1, 1, 1, 0]
+    assert [len(batch.retried_at) for batch in after.batches[:7]] == [0, 0, 0, 1, 1, 1, 1]
+    checked(audit)
+
+
+@pytest.fixture(scope="module")
+def stopped(site):
+    """An audit that was killed with a question in flight; tests copy it."""
+    site.service.forget()
+    code, _, stderr = site.verify("--out", site.folder / "stopped", "--examiner", "me", step="5 request written")
+    assert code == -signal.SIGKILL, stderr
+    return site.folder / "stopped"
+
+
+def untouched(folder, how):
+    """Return what a call gives that must leave a folder as it is."""
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    done = how()
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    return done
+
+
+def refusal(site, folder, *options, code=2):
+    found, _, stderr = untouched(folder, lambda: site.verify("--resume", folder, *options))
+    assert found == code, stderr
+    assert "Traceback" not in stderr
+    (line,) = [line for line in stderr.splitlines() if line.startswith("auditor: ")]
+    assert not site.service.asked
+    return line
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--alpha", "1e-7"),
+        ("--max-queries", "125"),
+        ("--judge-nonce", "ab" * 16),
+        ("--examiner", "somebody else"),
+        ("--batch-size", "4"),
+        ("--out", "elsewhere"),
+    ],
+    ids=lambda option: option[0],
+)
+def test_other_terms_than_the_audit_was_begun_with_are_exit_2(site, stopped, audit, option):
+    assert option[0] in refusal(site, stopped, *option)
+
+
+def test_the_same_terms_may_be_stated_again(site, stopped, audit):
+    shutil.copytree(stopped, audit)
+    options = ("--alpha", "1e-6", "--examiner", "me", "--batch-size", "64", "--out", audit)
+    code, _, stderr = site.verify("--resume", audit, *options)
+    assert code == 0, stderr
+
+
+def test_another_suspect_key_set_or_examiner_is_exit_2(site, stopped, audit, tmp_path):
+    with running(Service().app) as other:
+        assert "differs in: uri" in refusal(site, stopped, "--endpoint", other)
+    seal_keys(tmp_path / "k.npz", small_protocol())
+    assert "another key set" in refusal(site, stopped, "--keyset", tmp_path / "k.npz")
+    SigningKey.generate().write_pem(tmp_path / "examiner.pem")
+    shutil.copytree(site.folder / "whole", audit)
+    (audit / "manifest.dsse.json").unlink()
+    assert "another examiner's key" in refusal(site, audit, "--examiner-key", tmp_path / "examiner.pem")
+
+
+def test_nothing_to_resume_is_exit_2_and_strangers_files_are_left_alone(site, audit):
+    code, _, stderr = site.verify("--resume", audit)
+    assert code == 2
+    assert "no such folder" in stderr
+    audit.mkdir()
+    (audit / "mine.json.part").write_text("precious")
+    assert "no place in it" in refusal(site, audit, code=5)
+
+
+def test_a_broken_record_is_exit_5(site, stopped, audit):
+    shutil.copytree(stopped, audit)
+    data = (audit / "transcript.jsonl").read_bytes()
+    (audit / "transcript.jsonl").write_bytes(data.replace(b'"label":0', b'"label":1', 1))
+    assert "does not follow" in refusal(site, audit, code=5)
+
+
+def test_two_processes_never_write_into_one_folder(site, stopped, audit):
+    shutil.copytree(stopped, audit)
+    holder = os.open(audit, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    assert "another process" in refusal(site, audit)
+    os.close(holder)
+    # Two commands at the same moment: the first one holds the folder while the suspect makes it wait.
+    site.service.hold = threading.Event()
+    second = Killer(site.folder / "home")
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(site.verify, "--resume", audit)
+            wait_until(lambda: site.service.held)
+            options = ("--keyset", site.folder / "k.npz", "--endpoint", site.url, "--reuse-keys")
+            resumed = second.run("verify", *options, "--resume", audit)
+            fresh = second.run("verify", *options, "--out", audit)
+            site.service.hold.set()
+            assert first.result()[0] == 0, first.result()
+    finally:
+        site.service.hold.set()
+        second.close()
+    assert (resumed[0], fresh[0]) == (2, 2)
+    assert "another process" in resumed[2]
+    assert "not empty" in fresh[2]
+    checked(audit)
+
+
+@pytest.mark.parametrize("limit", [5_000, 9_000, 20_000])
+def test_a_disk_that_fills_up_is_exit_5_and_the_audit_goes_on_later(site, audit, limit):
+    # No file can grow beyond the limit: a write stops in the middle of a line, as on a full disk.
+    code, _, stderr = site.verify("--out", audit, file_limit=limit)
+    assert code == 5, stderr
+    (line,) = [line for line in stderr.splitlines() if line.startswith("auditor: ")]
+    assert "the disk is full" in line
+    assert f"--resume {audit} goes on" in line
+    code, _, stderr = site.verify("--resume", audit)
+    assert code == 0, stderr
+    assert {**results_of(audit), "resumed": []} == site.results
     checked(audit)

@@ -81,5 +81,5 @@ def check_superseded(bundle: Bundle, transcript: Transcript, *, examiner_public:
             raise TranscriptError(f"{path}: the transcript does not go on from what was signed before the stop")
         n_heads += 1
     times = len(transcript.resumptions)
-    signed = f", {n_heads} heads signed before a stop agree" if n_heads else ""
+    signed = f", goes on from {n_heads} signed before a stop" if n_heads else ""
     return f"resumed {times} {'time' if times == 1 else 'times'}{signed}; "
