@@ -17,7 +17,7 @@ from auditor.errors import StorageError, UsageError
 logger = logging.getLogger(__name__)
 
 PART_SUFFIX = ".part"
-MIN_FREE_BYTES = 64 * 1024 * 1024
+MIN_FREE_BYTES = 32 * 1024 * 1024
 """Space that must be free before a question is sent: several times the longest answer with its transcript line."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -139,15 +139,18 @@ def storing(folder: Path, *, advice: str = "") -> Iterator[None]:
 
 
 def need_space(folder: Path) -> None:
-    """Refuse to go on where an answer could not be kept.
+    """Refuse to go on where an answer that is paid for could not be kept.
 
     Raises:
-        OSError: less than :data:`MIN_FREE_BYTES` are free.
+        StorageError: less than :data:`MIN_FREE_BYTES` are free.
+        OSError: the folder is gone.
     """
     status = os.statvfs(folder)
-    free = status.f_bavail * status.f_frsize
-    if free < MIN_FREE_BYTES:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if status.f_bavail * status.f_frsize < MIN_FREE_BYTES:
+        wanted = f"less than {MIN_FREE_BYTES >> 20} MiB are free"
+        raise StorageError(
+            f"{folder}: the disk is full: {wanted}, and an answer might not fit; verify --resume goes on"
+        )
 
 
 def _write_whole(path: Path, data: bytes) -> None:

@@ -171,7 +171,7 @@ def test_a_write_that_stops_in_the_middle_of_a_line_leaves_whole_lines(opened, t
 def test_nothing_is_asked_that_could_not_be_kept(opened, tmp_path, monkeypatch):
     suspect = TableSuspect(marked)
     monkeypatch.setattr(storage, "MIN_FREE_BYTES", 2**62)
-    with pytest.raises(StorageError, match="full"):
+    with pytest.raises(StorageError, match="MiB are free"):
         verify(opened, tmp_path / "a", suspect)
     assert not suspect.n_batches
     monkeypatch.undo()
