@@ -379,3 +379,15 @@ def test_a_disk_that_fills_up_is_exit_5_and_the_audit_goes_on_later(site, audit,
     assert code == 0, stderr
     assert {**results_of(audit), "resumed": []} == site.results
     checked(audit)
+
+
+def test_keys_that_a_killed_audit_showed_enter_the_ledger_when_it_goes_on(site, audit, tmp_path):
+    own = ("--ledger", tmp_path / "own")
+    code, _, stderr = site.verify("--out", audit, *own, step="5 stage 1 answered")
+    assert code == -signal.SIGKILL, stderr
+    assert not (tmp_path / "own").exists()
+    code, _, stderr = site.verify("--resume", audit, *own)
+    assert code == 0, stderr
+    (line,) = [json.loads(text) for text in (tmp_path / "own").read_bytes().splitlines()]
+    assert len(line["keys"]) == json.loads((audit / "results.json").read_bytes())["queries"]["keys"]
+    assert line["transcript_head"] == transcript_of(audit).head
