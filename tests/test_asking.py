@@ -4,7 +4,9 @@ import json
 import os
 import signal
 from dataclasses import replace
+from datetime import UTC, datetime
 
+import authorities
 import pytest
 from cases import TableSuspect, TickingClock, fails_at, marked, seal_keys, small_protocol
 from hypothesis import given
@@ -235,3 +237,36 @@ def test_another_suspect_is_refused_before_anything_is_asked(tmp_path):
     # A service may have moved to another network address; the record says so.
     audit(tmp_path, Moved(marked), resume=True)
     assert kept(tmp_path).resumptions[0].suspect["address"] == "127.0.0.9"
+
+
+def test_a_head_that_was_signed_but_not_stamped_is_stamped_later_and_never_signed_again(tmp_path):
+    authority = authorities.Authority(tmp_path / "tsa")
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    def stamp(data):
+        return [authority.stamp(data, datetime.now(UTC))]
+
+    def go(stamp, stopped=None):
+        return run_audit(
+            opened=OPENED,
+            suspect=suspect,
+            folder=tmp_path / "audit",
+            examiner=EXAMINER,
+            request=Request(),
+            clock=lambda: datetime.now(UTC),
+            stamp=stamp,
+            stopped=stopped,
+        )
+
+    suspect = TableSuspect(marked)
+    with pytest.raises(KeyboardInterrupt):
+        go(killed)
+    head = tmp_path / "audit" / "transcript.head.dsse.json"
+    signed, asked = head.read_bytes(), suspect.n_batches
+    for _ in range(2):
+        go(stamp, read_stopped(tmp_path / "audit"))
+    assert head.read_bytes() == signed
+    assert suspect.n_batches == asked
+    assert [path.name for path in sorted(tmp_path.glob("audit/*.tsr"))] == ["transcript.head.1.tsr"]
