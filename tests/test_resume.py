@@ -24,8 +24,17 @@ from auditor.evidence.signing import SigningKey
 from auditor.evidence.transcript import read_transcript
 from auditor.serving import AnswerMode, create_app
 
-BETWEEN = ("4 seal written", "5 body stored", "5 stage 1 answered", "6 closing line torn", "7 protocol written",
-           "7 owner's key written", "7 examiner's key written", "8 certificate written", "9 CHECK.txt written")  # fmt: skip
+BETWEEN = (
+    "4 seal written",
+    "5 body stored",
+    "5 stage 1 answered",
+    "6 closing line torn",
+    "7 protocol written",
+    "7 owner's key written",
+    "7 examiner's key written",
+    "8 certificate written",
+    "9 CHECK.txt written",
+)
 """Further places inside the numbered steps, for ``make slow``."""
 FRESH = [
     pytest.param(name, marks=pytest.mark.slow) if name in BETWEEN else name for name in steps() if name[0].isdigit()
