@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auditor.audit import Request, run_audit
+from auditor.audit import Audit, Request, run_audit
 from auditor.canonical import JsonValue, parse_canonical_object
-from auditor.environment import environment
 from auditor.errors import (
     EvidenceError,
     InterruptedAuditError,
@@ -24,7 +23,7 @@ from auditor.evidence.check import check_bundle
 from auditor.evidence.encryption import Locks, Unlocks, identities_from_text
 from auditor.evidence.generation import rederive
 from auditor.evidence.keyset import OpenedKeySet, open_sealed
-from auditor.evidence.schedule import MAX_NONCE_BYTES, MIN_NONCE_BYTES, opening_length
+from auditor.evidence.schedule import MAX_NONCE_BYTES, MIN_NONCE_BYTES
 from auditor.evidence.seal import generation_problem
 from auditor.evidence.signing import SigningKey, fingerprint
 from auditor.evidence.storage import own_folder, put, storing, write_new
@@ -37,6 +36,8 @@ from auditor.results import Headline, headline
 from auditor.resumption import Stopped, check_same_examiner, check_same_keys, read_stopped
 from auditor.showings import Ledger as Ledger
 from auditor.suspects.base import Suspect
+from auditor.terms import request as request
+from auditor.terms import request_again as request_again
 from auditor.time_authority import TimeAuthorities
 
 if TYPE_CHECKING:
@@ -167,33 +168,6 @@ def nonce_bytes(text: str | None, *, option: str) -> bytes:
     return value
 
 
-def request(
-    opened: OpenedKeySet,
-    *,
-    alpha: float | None,
-    max_queries: int | None,
-    operator: str,
-    judge_nonce: bytes = b"",
-) -> Request:
-    """Return the request for a limit on all questions; stage 1 is always asked whole.
-
-    Raises:
-        UsageError: the limit does not suffice for stage 1.
-    """
-    protocol = opened.seal.protocol
-    max_keys = None
-    if max_queries is not None:
-        spare = max_queries - opening_length(protocol)
-        if spare < 0:
-            raise UsageError(
-                f"the first stage asks {opening_length(protocol)} questions; --max-queries {max_queries} is too few"
-            )
-        max_keys = min(protocol.n_keys, protocol.opening_keys + spare)
-    return Request(
-        alpha=alpha, max_keys=max_keys, judge_nonce=judge_nonce, operator=operator, environment=environment()
-    )
-
-
 def examiner_key() -> SigningKey:
     """Return the examiner's signing key, made on first use and kept with mode 0600."""
     path = home() / EXAMINER_KEY_NAME
@@ -262,58 +236,40 @@ def verify(
             stamp=authorities.stamp,
             stopped=stopped,
         )
-        progress.begin("writing and signing the report", 3)
-        report_name = _render(folder, signer_file=signer_file, authorities=authorities, progress=progress)
-        bundle_files.write_manifest(folder, examiner=examiner, clock=utc_now, stamp=authorities.stamp)
-        progress.advance()
-        _check_own_output(folder, opened, examiner)
-        progress.advance()
-        progress.end()
-    if audit.closed_reason == "interrupted":
-        raise InterruptedAuditError(
-            f"interrupted; the transcript is closed and kept in {folder}; verify --resume {folder} goes on"
+        report_name = _issue(
+            folder, opened, examiner=examiner, signer_file=signer_file, authorities=authorities, progress=progress
         )
-    if audit.closed_reason == "failed":
-        logger.warning("the suspect stopped answering; verify --resume %s goes on once it answers again", folder)
+    _tell_how_it_ended(audit)
     return Case(folder=folder, results=audit.results, report_name=report_name)
 
 
-def request_again(
-    stopped: Stopped,
+def _issue(
+    folder: Path,
     opened: OpenedKeySet,
     *,
-    alpha: float | None,
-    max_queries: int | None,
-    operator: str,
-    judge_nonce: bytes = b"",
-    batch_size: int | None = None,
-) -> Request:
-    """Return the request that an audit was begun with; what the user states again must be the same.
+    examiner: SigningKey,
+    signer_file: Path | None,
+    authorities: TimeAuthorities,
+    progress: Progress,
+) -> str:
+    """Render, sign and re-read what an audit found; return the report's name."""
+    progress.begin("writing and signing the report", 3)
+    report_name = _render(folder, signer_file=signer_file, authorities=authorities, progress=progress)
+    bundle_files.write_manifest(folder, examiner=examiner, clock=utc_now, stamp=authorities.stamp)
+    progress.advance()
+    _check_own_output(folder, opened, examiner)
+    progress.advance()
+    progress.end()
+    return report_name
 
-    Raises:
-        UsageError: an option states something else than what was fixed before the first question.
-        EvidenceError: the record does not state it.
-    """
-    terms = stopped.terms
-    stated = request(opened, alpha=alpha, max_queries=max_queries, operator=operator, judge_nonce=judge_nonce)
-    contradictions = {
-        "--alpha": alpha is not None and alpha != terms.alpha,
-        "--max-queries": max_queries is not None and stated.max_keys != terms.max_keys,
-        "--judge-nonce": bool(judge_nonce) and judge_nonce != terms.judge_nonce,
-        "--examiner": bool(operator) and operator != terms.operator,
-        # The recorded size may be smaller than the one asked for, because the service declared a limit.
-        "--batch-size": batch_size is not None and batch_size < terms.batch_size,
-    }
-    for option, contradicts in contradictions.items():
-        if contradicts:
-            raise UsageError(f"{option} is not what the audit in {stopped.folder} was begun with; leave it out")
-    return Request(
-        alpha=terms.alpha,
-        max_keys=terms.max_keys,
-        judge_nonce=terms.judge_nonce,
-        deviations=terms.deviations,
-        operator=terms.operator,
-    )
+
+def _tell_how_it_ended(audit: Audit) -> None:
+    if audit.closed_reason == "interrupted":
+        raise InterruptedAuditError(
+            f"interrupted; the transcript is closed and kept in {audit.folder}; verify --resume {audit.folder} goes on"
+        )
+    if audit.closed_reason == "failed":
+        logger.warning("the suspect stopped answering; verify --resume %s goes on once it answers again", audit.folder)
 
 
 def _stopped(folder: Path, opened: OpenedKeySet, examiner: SigningKey) -> Stopped:
