@@ -1,36 +1,28 @@
 """One claim against one suspect: the numbered main flow of ``auditor verify``."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-
 from auditor import __version__
-from auditor.analysis import basis_of, decide_keys, gather_facts, measure_null, panel_rate, sort_replies, spend
+from auditor.analysis import basis_of, panel_rate
+from auditor.asking import Asking, Plan
 from auditor.canonical import JsonValue, canonical_bytes, decimal_string, sha256_hex
-from auditor.errors import SuspectError, SuspectRefusedError, UsageError
+from auditor.errors import SuspectError, UsageError
 from auditor.evidence import bundle as bundle_files
 from auditor.evidence.keyset import OpenedKeySet
 from auditor.evidence.panel import Panel, panel_object, require_foreign
 from auditor.evidence.recompute import PREAMBLE_SCHEMA, issued_replies, planned_probes, recompute_results
-from auditor.evidence.schedule import draw_schedule, judge_seed, opening_length
+from auditor.evidence.schedule import judge_seed
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.times import utc_text
 from auditor.evidence.timestamps import read_token
 from auditor.evidence.transcript import TranscriptWriter, read_transcript
-from auditor.records import Design, InputSpec, Probe, Progress, Protocol, Reason, Reply, Silent
+from auditor.records import Design, InputSpec, Progress, Protocol, Silent
+from auditor.resumption import Stopped, check_same_suspect, drop_torn_line, reopen
 from auditor.suspects.base import Description, Suspect
-from auditor.verdict import decide
 
-logger = logging.getLogger(__name__)
-
-STAGE_2_BATCH = 16
-"""Keys per exchange after stage 1: small, because every key beyond the decision is paid for nothing."""
-MAX_FAILED_BATCHES = 5
-"""Consecutive batches without an answer after which the suspect counts as withdrawn."""
 MIN_FORECAST_POWER = 0.5
 """Below this chance of a decision on an unchanged copy an audit is refused before anything is sent."""
 
@@ -61,26 +53,6 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """The sealed plan with the request's tightenings."""
-
-    alpha: float
-    max_keys: int
-    deviations: tuple[str, ...]
-    judge: bytes | None = None
-    """Seed of the order that the judge's nonce draws; None for the sealed order."""
-    panel_rate: float = 0.0
-    """Bound from a panel that a measured null rate is not set below."""
-    family: int = 1
-    """Questions that the level is divided by."""
-
-    @property
-    def charged_alpha(self) -> float:
-        """Level of the claim after the charge for the family."""
-        return self.alpha / self.family
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
     """What an audit left behind."""
 
@@ -100,33 +72,75 @@ def run_audit(
     progress: Progress | None = None,
     seal_tokens: Sequence[bytes] = (),
     stamp: bundle_files.Stamp = bundle_files.no_stamp,
+    stopped: Stopped | None = None,
 ) -> Audit:
     """Ask the suspect, decide and write the evidence up to ``results.json``; rendering and signing follow.
 
     Steps: 1 the seal was checked by the caller (``open_sealed``) · 2 forecast power · 3 identify the suspect ·
-    4 open the transcript · 5 ask in the drawn order · 6 close and sign the transcript's head · 7 recompute the results
-    from what was written.
+    4 open the transcript, or go on with one that had stopped · 5 ask in the drawn order · 6 close and sign the
+    transcript's head · 7 recompute the results from what was written.
 
     ``seal_tokens`` are time stamps over the seal, for the bundle; ``stamp`` has the transcript's head time-stamped.
+    ``stopped`` is an audit in ``folder`` that goes on under its own terms, which ``request`` repeats; where its asking
+    is over, the suspect is left alone and only what is missing is written. The caller keeps other processes out.
 
     Raises:
-        UsageError: the request loosens the plan, a clock contradicts the seal, or suspect and key set do not fit.
+        UsageError: the request loosens the plan, a clock contradicts the seal, suspect and key set do not fit, or the
+            suspect is not the one that the audit was begun with.
         SuspectError: the suspect gave no answer at all.
     """
     progress = progress or Silent()
-    protocol = opened.seal.protocol
-    plan = tighten(protocol, request)
+    plan = _plan(opened, request, stopped)
+    if stopped is None or not stopped.over:
+        closed_reason = _ask(
+            opened=opened,
+            suspect=suspect,
+            folder=folder,
+            request=request,
+            plan=plan,
+            clock=clock,
+            progress=progress,
+            seal_tokens=seal_tokens,
+            stopped=stopped,
+        )
+    else:
+        closed_reason = (stopped.transcript and stopped.transcript.closed_reason) or ""
+    # What was answered is signed, and time-stamped where an authority was named, before anything is computed from it.
+    bundle_files.write_head(folder, examiner=examiner, clock=clock, stamp=stamp)
+
+    # 7. The results come from the written bytes, through the path that `check` repeats.
+    results = _write_results(folder, opened, plan, examiner=examiner, clock=clock)
+    return Audit(folder=folder, results=results, closed_reason=closed_reason)
+
+
+def _plan(opened: OpenedKeySet, request: Request, stopped: Stopped | None) -> Plan:
+    plan = tighten(opened.seal.protocol, request)
+    if stopped is not None and stopped.transcript is not None:
+        # The record names its own departures from the seal already.
+        plan = replace(plan, deviations=stopped.terms.deviations)
     if request.judge_nonce:
         plan = replace(plan, judge=judge_seed(request.judge_nonce, opened.seal.merkle_root))
-    stamped = [
-        read_token(raw, data=opened.envelope, what="a time stamp over the seal").stamped_at for raw in seal_tokens
-    ]
-    if max(opened.seal.sealed_at, min(stamped, default="")) > utc_text(clock()):
-        raise UsageError("the key set was sealed or time-stamped in the future; one of the two clocks is wrong")
+    return replace(plan, family=max(plan.family, opened.seal.serial))
+
+
+def _ask(
+    *,
+    opened: OpenedKeySet,
+    suspect: Suspect,
+    folder: Path,
+    request: Request,
+    plan: Plan,
+    clock: Clock,
+    progress: Progress,
+    seal_tokens: Sequence[bytes],
+    stopped: Stopped | None,
+) -> str:
+    """Take steps 2 to 6 and return why the transcript was closed."""
+    earlier = None if stopped is None else stopped.transcript
+    _check_clocks(opened, seal_tokens, now=utc_text(clock()))
 
     # 2. A plan that cannot decide is refused before money is spent.
-    plan = replace(plan, family=max(plan.family, opened.seal.serial))
-    underpowered = forecast_power(protocol, plan, opened.seal.spec) < MIN_FORECAST_POWER
+    underpowered = forecast_power(opened.seal.protocol, plan, opened.seal.spec) < MIN_FORECAST_POWER
 
     # 3. What is under test is fixed before the first question.
     description = suspect.describe()
@@ -138,27 +152,39 @@ def run_audit(
             owner_model_sha256=opened.seal.model_sha256,
         )
 
-    # 4. The preamble is on disk before the first question.
-    bundle_files.create(folder, seal_envelope=opened.envelope, environment=request.environment, seal_tokens=seal_tokens)
-    writer = TranscriptWriter(folder / "transcript.jsonl", clock)
-    writer.opened(_preamble(opened, description, plan, request, batch_size=suspect.batch_size))
+    # 4. The preamble is on disk before the first question; what was asked before a stop stays on record.
+    if stopped is not None and earlier is not None:
+        check_same_suspect(earlier, asdict(description.suspect))
+        writer = reopen(stopped, clock, suspect=asdict(description.suspect))
+    else:
+        again = stopped is not None
+        if stopped is not None:
+            drop_torn_line(stopped)
+        bundle_files.create(
+            folder, seal_envelope=opened.envelope, environment=request.environment, seal_tokens=seal_tokens, again=again
+        )
+        writer = TranscriptWriter(folder / "transcript.jsonl", clock)
+        writer.opened(_preamble(opened, description, plan, request, batch_size=suspect.batch_size))
 
     # 5. and 6. Ask until the sealed rule stops the audit; whatever happens, the transcript is closed.
-    asking = _Asking(opened=opened, suspect=suspect, writer=writer, folder=folder, plan=plan, progress=progress)
+    asking = Asking(
+        opened=opened,
+        suspect=suspect,
+        writer=writer,
+        folder=folder,
+        plan=plan,
+        progress=progress,
+        earlier=earlier,
+    )
     try:
         closed_reason = "underpowered" if underpowered else asking.run()
+        writer.closed(closed_reason)
     except BaseException:
         writer.abandon()
         raise
-    writer.closed(closed_reason)
     if closed_reason == "failed" and not asking.anything_answered:
         raise asking.last_error or SuspectError("the suspect gave no answer")
-    # What was answered is signed, and time-stamped where an authority was named, before anything is computed from it.
-    bundle_files.write_head(folder, examiner=examiner, clock=clock, stamp=stamp)
-
-    # 7. The results come from the written bytes, through the path that `check` repeats.
-    results = _write_results(folder, opened, plan, examiner=examiner, clock=clock)
-    return Audit(folder=folder, results=results, closed_reason=closed_reason)
+    return closed_reason
 
 
 def tighten(protocol: Protocol, request: Request) -> Plan:
@@ -194,141 +220,6 @@ def forecast_power(protocol: Protocol, plan: Plan, spec: InputSpec) -> float:
     return basis.forecast_power(levels=basis.levels(plan.charged_alpha), cap=plan.max_keys)
 
 
-class _Asking:
-    """The conversation with the suspect: batches out, answers on disk, stop by the sealed rule."""
-
-    def __init__(
-        self,
-        *,
-        opened: OpenedKeySet,
-        suspect: Suspect,
-        writer: TranscriptWriter,
-        folder: Path,
-        plan: Plan,
-        progress: Progress,
-    ) -> None:
-        self._opened = opened
-        self._suspect = suspect
-        self._writer = writer
-        self._folder = folder
-        self._plan = plan
-        self._progress = progress
-        self._samples = {sample.index: sample for sample in opened.keys.samples}
-        self._failed_in_a_row = 0
-        self._n_batches = 0
-        self.replies: list[Reply] = []
-        self.last_error: SuspectError | None = None
-
-    @property
-    def anything_answered(self) -> bool:
-        """True once the suspect gave one usable answer."""
-        return any(reply.answer is not None for reply in self.replies)
-
-    def run(self) -> str:
-        """Ask in the drawn order and return why the asking ended."""
-        protocol = self._opened.seal.protocol
-        planned = draw_schedule(protocol, judge=self._plan.judge)
-        n_opening = opening_length(protocol)
-        permitted = n_opening + self._plan.max_keys - protocol.opening_keys
-        try:
-            self._progress.begin("asking keys, shams, controls and repeats", n_opening)
-            stayed = self._ask_all(planned[:n_opening], batch_size=self._suspect.batch_size)
-            if not stayed or not self.anything_answered:
-                return "failed"
-            if self._invalid():
-                return "invalid"
-            self._progress.begin("asking further keys", max(permitted - n_opening, 1))
-            position = n_opening
-            while not self._decided() and position < permitted:
-                size = min(STAGE_2_BATCH, self._suspect.batch_size, permitted - position)
-                if not self._ask_all(planned[position : position + size], batch_size=size):
-                    return "failed"
-                position += size
-            return "decided" if self._decided() else "exhausted"
-        except KeyboardInterrupt:
-            return "interrupted"
-        finally:
-            self._progress.end()
-
-    def _ask_all(self, probes: tuple[Probe, ...], *, batch_size: int) -> bool:
-        """Ask probes batch by batch; False when the suspect has withdrawn."""
-        for start in range(0, len(probes), batch_size):
-            batch = probes[start : start + batch_size]
-            self._ask(batch)
-            self._progress.advance(len(batch))
-            if self._withdrawn():
-                return False
-        return True
-
-    def _withdrawn(self) -> bool:
-        if self._failed_in_a_row >= MAX_FAILED_BATCHES:
-            return True
-        # A suspect that never answered is down or speaks another language; one that *refuses* may be choosing
-        # what to refuse, and only further questions can show that.
-        refused = isinstance(self.last_error, SuspectRefusedError)
-        return self.last_error is not None and not self.anything_answered and not refused
-
-    def _ask(self, batch: tuple[Probe, ...]) -> None:
-        inputs = np.ascontiguousarray(self._opened.keys.inputs[[probe.index for probe in batch]])
-        number = self._n_batches
-        self._n_batches += 1
-        self._writer.request(number, tuple(p.position for p in batch), sha256_hex(inputs.tobytes()))
-        # The request line is on disk: from here on these probes count as issued, answered or not.
-        first = len(self.replies)
-        self.replies += [Reply(probe=probe, answer=None) for probe in batch]
-        try:
-            exchange = self._suspect.query(inputs)
-        except SuspectError as error:
-            self._writer.batch_failed(number, str(error))
-            self._failed_in_a_row += 1
-            self.last_error = error
-            logger.warning("batch %d stayed without an answer: %s", number, error)
-            return
-        for attempt in exchange.failed_attempts:
-            self._writer.attempt_failed(number, attempt.error, attempt.waited_ms)
-        body_sha256 = bundle_files.store_raw(self._folder, exchange.reply.body)
-        self._writer.response(
-            number,
-            status=exchange.reply.status,
-            elapsed_ms=exchange.reply.elapsed_ms,
-            body_sha256=body_sha256,
-            server_date=exchange.reply.server_date,
-            answers=exchange.reply.answers,
-        )
-        self._failed_in_a_row = 0
-        self.replies[first:] = [
-            Reply(probe=probe, answer=answer) for probe, answer in zip(batch, exchange.reply.answers, strict=True)
-        ]
-
-    def _decided(self) -> bool:
-        protocol = self._opened.seal.protocol
-        grouped = sort_replies(self.replies)
-        spec = self._opened.seal.spec
-        levels = spend(self._plan.charged_alpha, protocol, spec)
-        null = measure_null(grouped, self._samples, levels, protocol, spec, panel_rate=self._plan.panel_rate)
-        decided = decide_keys(grouped, self._samples, null, levels, protocol, spec)
-        return decided.rejected or decided.futile
-
-    def _invalid(self) -> bool:
-        """True when stage 1 already shows that no further key can help: failed controls, obstruction and the like."""
-        protocol = self._opened.seal.protocol
-        grouped = sort_replies(self.replies)
-        spec = self._opened.seal.spec
-        levels = spend(self._plan.charged_alpha, protocol, spec)
-        null = measure_null(grouped, self._samples, levels, protocol, spec, panel_rate=self._plan.panel_rate)
-        decided = decide_keys(grouped, self._samples, null, levels, protocol, spec)
-        facts = gather_facts(
-            grouped, self._samples, protocol, null=null, decided=decided, code=None, closed_reason="open"
-        )
-        return decide(facts, protocol) in (
-            Reason.OBSTRUCTED,
-            Reason.TOO_FEW_ANSWERS,
-            Reason.CONTROLS_FAILED,
-            Reason.ANSWERS_UNSTABLE,
-            Reason.NULL_UNCALIBRATED,
-        )
-
-
 def _write_results(
     folder: Path, opened: OpenedKeySet, plan: Plan, *, examiner: SigningKey, clock: Clock
 ) -> dict[str, JsonValue]:
@@ -349,7 +240,7 @@ def _check_clocks(opened: OpenedKeySet, seal_tokens: Sequence[bytes], *, now: st
     what = "a time stamp over the seal"
     stamped = [read_token(raw, data=opened.envelope, what=what).stamped_at for raw in seal_tokens]
     if max(opened.seal.sealed_at, min(stamped, default="")) > now:
-        raise UsageError("the key set claims a time in the future; one of the two clocks is wrong")
+        raise UsageError("the key set was sealed or time-stamped in the future; one of the two clocks is wrong")
 
 
 def _check_fit(description: Description, opened: OpenedKeySet) -> None:

@@ -121,6 +121,10 @@ class Fields:
         """Return the field as it is."""
         return self._take(name)
 
+    def has(self, name: str) -> bool:
+        """Return whether the object holds the field and it was not read yet."""
+        return name in self._rest
+
     def text(self, name: str, *, max_length: int = 4096) -> str:
         """Return a string field."""
         value = self._take(name)

@@ -2,16 +2,14 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auditor.audit import Audit, Request, run_audit
-from auditor.canonical import JsonValue
-from auditor.environment import environment
+from auditor.canonical import JsonValue, parse_canonical_object
 from auditor.errors import (
     EvidenceError,
     InterruptedAuditError,
@@ -20,21 +18,26 @@ from auditor.errors import (
     UsageError,
 )
 from auditor.evidence import bundle as bundle_files
+from auditor.evidence import manifest as paths
 from auditor.evidence.check import check_bundle
 from auditor.evidence.encryption import Locks, Unlocks, identities_from_text
 from auditor.evidence.generation import rederive
 from auditor.evidence.keyset import OpenedKeySet, open_sealed
-from auditor.evidence.ledger import Showing, append_showing, keys_asked, read_ledger, shown_keys
-from auditor.evidence.schedule import MAX_NONCE_BYTES, MIN_NONCE_BYTES, draw_schedule, judge_seed, opening_length
+from auditor.evidence.schedule import MAX_NONCE_BYTES, MIN_NONCE_BYTES
 from auditor.evidence.seal import generation_problem
 from auditor.evidence.signing import SigningKey, fingerprint
-from auditor.evidence.times import utc_text
-from auditor.evidence.token_files import read_beside
-from auditor.evidence.transcript import Transcript, read_transcript
-from auditor.records import Progress, SampleKind, Silent, Status
+from auditor.evidence.storage import own_folder, put, storing, write_new
+from auditor.evidence.storage import refuse_used_folder as refuse_used_folder
+from auditor.evidence.superseded import set_aside
+from auditor.evidence.token_files import add_beside, read_beside
+from auditor.records import Progress, Silent, Status
 from auditor.report.home import home
 from auditor.results import Headline, headline
+from auditor.resumption import Stopped, check_same_examiner, check_same_keys, read_stopped
+from auditor.showings import Ledger as Ledger
 from auditor.suspects.base import Suspect
+from auditor.terms import request as request
+from auditor.terms import request_again as request_again
 from auditor.time_authority import TimeAuthorities
 
 if TYPE_CHECKING:
@@ -165,95 +168,6 @@ def nonce_bytes(text: str | None, *, option: str) -> bytes:
     return value
 
 
-def request(
-    opened: OpenedKeySet,
-    *,
-    alpha: float | None,
-    max_queries: int | None,
-    operator: str,
-    judge_nonce: bytes = b"",
-) -> Request:
-    """Return the request for a limit on all questions; stage 1 is always asked whole.
-
-    Raises:
-        UsageError: the limit does not suffice for stage 1.
-    """
-    protocol = opened.seal.protocol
-    max_keys = None
-    if max_queries is not None:
-        spare = max_queries - opening_length(protocol)
-        if spare < 0:
-            raise UsageError(
-                f"the first stage asks {opening_length(protocol)} questions; --max-queries {max_queries} is too few"
-            )
-        max_keys = min(protocol.n_keys, protocol.opening_keys + spare)
-    return Request(
-        alpha=alpha, max_keys=max_keys, judge_nonce=judge_nonce, operator=operator, environment=environment()
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ledger:
-    """The ledger of shown keys around one audit."""
-
-    path: Path
-    opened: OpenedKeySet
-
-    def admit(self, request: Request, *, reuse: bool) -> Request:
-        """Return the request, with a deviation where keys of the first stage were shown before.
-
-        Every suspect in the ledger is a question that might have been reported instead, and counts in the family.
-
-        Raises:
-            UsageError: such keys would be asked and ``reuse`` is False.
-            EvidenceError: the ledger is broken.
-        """
-        seal = self.opened.seal
-        judge = judge_seed(request.judge_nonce, seal.merkle_root) if request.judge_nonce else None
-        first = draw_schedule(seal.protocol, judge=judge)[: opening_length(seal.protocol)]
-        planned = {probe.index for probe in first if probe.kind is SampleKind.KEY}
-        showings = read_ledger(self.path, seal=seal)
-        family = seal.serial + len({showing.suspect for showing in showings})
-        request = replace(request, family=max(request.family, family))
-        burned = len(planned & shown_keys(showings))
-        if not burned:
-            return request
-        if not reuse:
-            raise UsageError(
-                f"{burned} of the {len(planned)} keys of the first stage were shown to a suspect before "
-                f"({self.path.name}); --reuse-keys asks them all the same and records it"
-            )
-        told = f"{burned} of the {len(planned)} keys of the first stage had been shown to a suspect before"
-        return replace(request, deviations=(*request.deviations, told))
-
-    @contextmanager
-    def recording(self, folder: Path) -> Iterator[None]:
-        """Write down what was shown, however the audit in ``folder`` ends."""
-        file = folder / "transcript.jsonl"
-        was_there = file.exists()
-        try:
-            yield
-        finally:
-            try:
-                transcript = read_transcript(file.read_bytes()) if file.is_file() and not was_there else None
-                if transcript is not None and keys_asked(self.opened.seal, transcript):
-                    self._write(transcript)
-            except EvidenceError as error:
-                logger.warning("the ledger of shown keys was not extended: %s", error)
-
-    def _write(self, transcript: Transcript) -> None:
-        suspect = transcript.preamble.get("suspect")
-        showing = Showing(
-            at=utc_text(utc_now()),
-            keyset_id=self.opened.seal.keyset_id,
-            suspect=str(suspect.get("uri", "")) if isinstance(suspect, dict) else "",
-            by=str(transcript.preamble.get("operator", "")),
-            transcript_head=transcript.head,
-            keys=keys_asked(self.opened.seal, transcript),
-        )
-        append_showing(self.path, showing, seal=self.opened.seal)
-
-
 def examiner_key() -> SigningKey:
     """Return the examiner's signing key, made on first use and kept with mode 0600."""
     path = home() / EXAMINER_KEY_NAME
@@ -277,67 +191,110 @@ def verify(
     seal_tokens: Sequence[bytes] = (),
     authorities: TimeAuthorities | None = None,
     progress: Progress | None = None,
+    resume: bool = False,
 ) -> Case:
     """Audit, render, sign, and re-read what was written.
 
-    The order makes every digest cover what precedes it: results, HTML, signed PDF, manifest, signature, check.
+    The order makes every digest cover what precedes it: results, HTML, signed PDF, manifest, signature, check. Each
+    step can be taken again: with ``resume`` an audit that was killed after any of them goes on with the next.
 
     Args:
         opened: the sealed key set.
         suspect: what is under test.
-        folder: a new or empty folder.
-        request: tightenings of the sealed plan.
+        folder: a new or empty folder; with ``resume`` that of an audit that had stopped.
+        request: tightenings of the sealed plan; with ``resume`` from :func:`request_again`.
         signer_file: PKCS#12 file that signs the PDF; None takes the self-made certificate.
         examiner: the key that signs the evidence; None takes the one made on first use.
         seal_tokens: time stamps over the seal, for the bundle.
         authorities: who time-stamps transcript head, manifest and PDF; None leaves them to the examiner's clock.
         progress: where to report how far it is.
+        resume: go on with the audit in ``folder``; one that is finished is checked and left as it is.
 
     Raises:
-        UsageError: the folder is not empty, or the request does not fit the seal.
+        UsageError: the folder is not empty or in use, the request does not fit the seal, or key set, suspect or
+            examiner are not those of the audit that goes on.
         SuspectError: the suspect gave no answer at all.
+        StorageError: the disk is full, read-only or gone; what was written stays, and the audit can be resumed.
         InterruptedAuditError: the user stopped the audit; the bundle so far is complete and signed.
     """
     progress = progress or Silent()
-    refuse_used_folder(folder)
     examiner = examiner or examiner_key()
     authorities = authorities or TimeAuthorities(())
-    audit = run_audit(
-        opened=opened,
-        suspect=suspect,
-        folder=folder,
-        examiner=examiner,
-        request=request,
-        clock=utc_now,
-        progress=progress,
-        seal_tokens=seal_tokens,
-        stamp=authorities.stamp,
-    )
-    interrupted = audit.closed_reason == "interrupted"
+    with storing(folder, advice=f"; verify --resume {folder} goes on"), own_folder(folder, resume=resume):
+        stopped = _stopped(folder, opened, examiner) if resume else None
+        if stopped is not None and stopped.over and stopped.signed:
+            return _finished(folder, opened, examiner, authorities)
+        audit = run_audit(
+            opened=opened,
+            suspect=suspect,
+            folder=folder,
+            examiner=examiner,
+            request=request,
+            clock=utc_now,
+            progress=progress,
+            seal_tokens=seal_tokens,
+            stamp=authorities.stamp,
+            stopped=stopped,
+        )
+        report_name = _issue(
+            folder, opened, examiner=examiner, signer_file=signer_file, authorities=authorities, progress=progress
+        )
+    _tell_how_it_ended(audit)
+    return Case(folder=folder, results=audit.results, report_name=report_name)
+
+
+def _issue(
+    folder: Path,
+    opened: OpenedKeySet,
+    *,
+    examiner: SigningKey,
+    signer_file: Path | None,
+    authorities: TimeAuthorities,
+    progress: Progress,
+) -> str:
+    """Render, sign and re-read what an audit found; return the report's name."""
     progress.begin("writing and signing the report", 3)
     report_name = _render(folder, signer_file=signer_file, authorities=authorities, progress=progress)
     bundle_files.write_manifest(folder, examiner=examiner, clock=utc_now, stamp=authorities.stamp)
     progress.advance()
-    _check_own_output(audit, opened, examiner)
+    _check_own_output(folder, opened, examiner)
     progress.advance()
     progress.end()
-    if interrupted:
-        raise InterruptedAuditError(f"interrupted; the transcript is closed and kept in {folder}")
-    return Case(folder=folder, results=audit.results, report_name=report_name)
+    return report_name
 
 
-def refuse_used_folder(folder: Path) -> None:
-    """Raise UsageError when ``folder`` exists and holds anything: evidence is never written over."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: exists already and is not empty; evidence is never written over")
-    parent = folder if folder.exists() else next(p for p in folder.absolute().parents if p.exists())
-    if not os.access(parent, os.W_OK):
-        raise UsageError(f"{folder}: cannot be written to")
+def _tell_how_it_ended(audit: Audit) -> None:
+    if audit.closed_reason == "interrupted":
+        raise InterruptedAuditError(
+            f"interrupted; the transcript is closed and kept in {audit.folder}; verify --resume {audit.folder} goes on"
+        )
+    if audit.closed_reason == "failed":
+        logger.warning("the suspect stopped answering; verify --resume %s goes on once it answers again", audit.folder)
 
 
-def _check_own_output(audit: Audit, opened: OpenedKeySet, examiner: SigningKey) -> None:
+def _stopped(folder: Path, opened: OpenedKeySet, examiner: SigningKey) -> Stopped:
+    bundle_files.clear_parts(folder)
+    stopped = read_stopped(folder)
+    check_same_keys(stopped, opened)
+    check_same_examiner(folder, examiner)
+    return stopped
+
+
+def _finished(folder: Path, opened: OpenedKeySet, examiner: SigningKey, authorities: TimeAuthorities) -> Case:
+    """Return a case whose process was killed after it was signed; only time stamps that are missing are added."""
+    signed = folder / paths.MANIFEST_ENVELOPE
+    if not read_beside(signed):
+        add_beside(signed, authorities.stamp(signed.read_bytes()))
+    _check_own_output(folder, opened, examiner)
+    logger.warning("%s: the audit is finished and signed; nothing was asked", folder)
+    results = parse_canonical_object(bundle_files.read_file(folder, paths.RESULTS), what=paths.RESULTS)
+    pdf = (folder / paths.REPORT_PDF).exists()
+    return Case(folder=folder, results=dict(results), report_name=paths.REPORT_PDF if pdf else paths.REPORT_HTML)
+
+
+def _check_own_output(folder: Path, opened: OpenedKeySet, examiner: SigningKey) -> None:
     report = check_bundle(
-        audit.folder,
+        folder,
         owner_fingerprint=fingerprint(bytes.fromhex(opened.seal.owner_public_key)),
         examiner_fingerprint=examiner.fingerprint,
         render_html=None,
@@ -350,31 +307,37 @@ def _check_own_output(audit: Audit, opened: OpenedKeySet, examiner: SigningKey) 
 
 def _render(folder: Path, *, signer_file: Path | None, authorities: TimeAuthorities, progress: Progress) -> str:
     """Write the report beside the evidence and return its name; a PDF that cannot be made never costs the evidence."""
-    from auditor.evidence.manifest import REPORT_CERTIFICATE, REPORT_HTML, REPORT_PDF, RESULTS, SEAL
     from auditor.report.html import render_html
     from auditor.report.inputs import read_folder
     from auditor.report.pdf import make_pdf
     from auditor.report.signer import pkcs12_signer, self_made_signer
 
     signer = self_made_signer(home(), now=utc_now()) if signer_file is None else pkcs12_signer(signer_file)
-    # The certificate exists before the report, so that the report can name it.
-    (folder / REPORT_CERTIFICATE).write_bytes(signer.certificate_pem)
+    # The certificate exists before the report, so that the report can name it. A signed PDF that a killed process left
+    # behind stays where it is about this very report, and is set aside where it is not.
+    certificate, pdf_file = folder / paths.REPORT_CERTIFICATE, folder / paths.REPORT_PDF
+    if pdf_file.exists() and certificate.read_bytes() != signer.certificate_pem:
+        set_aside(folder, (paths.REPORT_PDF, paths.REPORT_CERTIFICATE), number=1)
+    put(certificate, signer.certificate_pem)
     given = read_folder(folder)
     html = render_html(given)
-    (folder / REPORT_HTML).write_bytes(html)
+    if put(folder / paths.REPORT_HTML, html):
+        set_aside(folder, (paths.REPORT_PDF,), number=1)
     progress.advance()
+    if pdf_file.exists():
+        return paths.REPORT_PDF
     try:
         pdf = make_pdf(
             html,
-            results=(folder / RESULTS).read_bytes(),
-            seal=(folder / SEAL).read_bytes(),
+            results=(folder / paths.RESULTS).read_bytes(),
+            seal=(folder / paths.SEAL).read_bytes(),
             issued_at=given.closed_at,
         )
     except MissingPartError as error:
         logger.warning("%s", error)
-        return REPORT_HTML
-    (folder / REPORT_PDF).write_bytes(_sign(pdf, signer, authorities))
-    return REPORT_PDF
+        return paths.REPORT_HTML
+    write_new(pdf_file, _sign(pdf, signer, authorities))
+    return paths.REPORT_PDF
 
 
 def _sign(pdf: bytes, signer: "ReportSigner", authorities: TimeAuthorities) -> bytes:

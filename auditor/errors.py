@@ -7,11 +7,13 @@ AuditorError
 │  ├─ SignatureError              wrong key or altered bytes
 │  ├─ SealError                   digest or commitment differs
 │  ├─ TimestampError              time stamp malformed, over other bytes, or too late
-│  └─ TranscriptError             chain broken, or recomputation differs
+│  ├─ TranscriptError             chain broken, or recomputation differs
+│  └─ StorageError                disk full, read-only or gone while evidence is written
 ├─ SuspectError               6
 │  ├─ SuspectLoadError            not a model we may load
 │  ├─ SuspectUnavailableError     no answer after retries
-│  ├─ SuspectRefusedError         authentication, rate limit, policy
+│  ├─ SuspectRefusedError         authentication, policy
+│  │  └─ SuspectThrottledError        rate limit, after all retries
 │  └─ SuspectAnswerError          wrong shape, label out of range, NaN
 ├─ MissingPartError           7   names what to install
 ├─ TrainingError              8   mark or attack did not reach its target
@@ -21,6 +23,8 @@ A negative finding is a value (see auditor.verdict), never an exception. Message
 and never contain key samples, expected labels, secrets or credentials.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -62,10 +66,36 @@ class TranscriptError(EvidenceError):
     """The transcript's chain is broken, or a recomputation differs from what is recorded."""
 
 
+class StorageError(EvidenceError):
+    """Evidence cannot be written: the disk is full, read-only or gone; what was written before stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt to get an answer from a suspect that brought none."""
+
+    error: str
+    """A short description without credentials or request content."""
+    waited_ms: int
+    """Wait before the next attempt; 0 after the last one."""
+    status: int | None = None
+    """Status of an answer that asked for patience; None when no answer came."""
+
+
 class SuspectError(AuditorError):
-    """The suspect cannot be examined."""
+    """The suspect cannot be examined.
+
+    Attributes:
+        attempts: every attempt of the exchange that brought no complete answer, in order.
+        body: raw bytes of a complete answer that cannot be used; None when there was none.
+    """
 
     exit_code = 6
+
+    def __init__(self, *args: object, attempts: Sequence[Attempt] = (), body: bytes | None = None) -> None:
+        super().__init__(*args)
+        self.attempts = tuple(attempts)
+        self.body = body
 
 
 class SuspectLoadError(SuspectError):
@@ -78,6 +108,10 @@ class SuspectUnavailableError(SuspectError):
 
 class SuspectRefusedError(SuspectError):
     """The suspect refused: authentication, rate limit or policy."""
+
+
+class SuspectThrottledError(SuspectRefusedError):
+    """The suspect asked for patience until the retries were used up."""
 
 
 class SuspectAnswerError(SuspectError):

@@ -4,7 +4,8 @@ import pytest
 from cases import TableSuspect, TickingClock, fails_at, innocent, marked, seal_keys, small_protocol
 from protocols import SPEC
 
-from auditor.audit import MAX_FAILED_BATCHES, Request, forecast_power, run_audit, tighten
+from auditor.asking import MAX_FAILED_BATCHES
+from auditor.audit import Request, forecast_power, run_audit, tighten
 from auditor.errors import SuspectError, SuspectUnavailableError, UsageError
 from auditor.evidence.keyset import open_sealed
 from auditor.evidence.schedule import draw_schedule

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from auditor.evidence.panel import Panel
     from auditor.evidence.seal import Seal
 
+DEFAULT_BATCH = 64
+"""Questions per request where the user names no number."""
+
 
 def verify(
     keyset: Annotated[Path, typer.Option("--keyset", help="Sealed key set, k.npz.")],
@@ -23,7 +26,9 @@ def verify(
     ] = None,
     alpha: Annotated[float | None, typer.Option(help="Tighten the sealed level of the claim.")] = None,
     max_queries: Annotated[int | None, typer.Option(help="Ask at most this many questions of any kind.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Questions per request.")] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Questions per request.  [default: 64]")
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer.")] = 30.0,
     judge_nonce: Annotated[
         str | None,
@@ -58,6 +63,10 @@ def verify(
         Path | None,
         typer.Option(help="PKCS#12 file that signs report.pdf [default: a self-made certificate, labelled as such]."),
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with the audit in this folder, which stopped: nothing answered is asked again."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json on stdout and nothing else.")] = False,
 ) -> None:
     """Ask a suspect the sealed questions, decide, and write a signed evidence bundle.
@@ -69,23 +78,44 @@ def verify(
     from auditor import casefile
     from auditor.cli import console
     from auditor.cli.signing_keys import read_key
+    from auditor.errors import UsageError
     from auditor.evidence.ledger import ledger_path
+    from auditor.resumption import read_stopped
     from auditor.suspects import open_suspect
     from auditor.time_authority import TimeAuthorities
 
     authorities = TimeAuthorities(tsa or ())
     signing_key = None if examiner_key is None else read_key(examiner_key)
     seal_tokens = casefile.seal_tokens(keyset, seal=seal)
-    folder = out or casefile.default_folder()
+    if resume is not None and out not in (None, resume):
+        raise UsageError("--resume goes on in its own folder; leave --out away")
+    folder = resume or out or casefile.default_folder()
     nonce = casefile.nonce_bytes(judge_nonce, option="--judge-nonce")
     unlocks = casefile.unlocks(identity)
     opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key, unlocks=unlocks)
-    asked = casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner, judge_nonce=nonce)
-    asked = replace(asked, family=family, panel=None if panel is None else _read_panel(panel, opened.seal))
     kept = casefile.Ledger(path=ledger or ledger_path(keyset), opened=opened)
-    asked = kept.admit(asked, reuse=reuse_keys)
+    stopped = None if resume is None else read_stopped(resume)
+    if stopped is not None and stopped.transcript is not None:
+        asked = casefile.request_again(
+            stopped,
+            opened,
+            alpha=alpha,
+            max_queries=max_queries,
+            operator=examiner,
+            judge_nonce=nonce,
+            batch_size=batch_size,
+            family=family,
+            panel=None if panel is None else _read_panel(panel, opened.seal),
+        )
+        batch_size = stopped.terms.batch_size
+    else:
+        asked = casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner, judge_nonce=nonce)
+        asked = replace(asked, family=family, panel=None if panel is None else _read_panel(panel, opened.seal))
+        asked = kept.admit(asked, reuse=reuse_keys)
     with (
-        open_suspect(endpoint=endpoint, model=model, batch_size=batch_size, timeout_s=timeout) as suspect,
+        open_suspect(
+            endpoint=endpoint, model=model, batch_size=batch_size or DEFAULT_BATCH, timeout_s=timeout
+        ) as suspect,
         console.progress() as progress,
         kept.recording(folder),
     ):
@@ -99,6 +129,7 @@ def verify(
             seal_tokens=seal_tokens,
             authorities=authorities,
             progress=progress,
+            resume=resume is not None,
         )
     if as_json:
         console.print_json(case.results)

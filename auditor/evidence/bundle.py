@@ -2,10 +2,12 @@
 
 Writing order: :func:`create` (seal, environment) → transcript and :func:`store_raw` while asking →
 :func:`write_head` before statistics are computed → :func:`write_findings` (openings, protocol, results, keys, custody)
-→ the report → :func:`write_manifest`. Every step covers the digests of what precedes it, and no file is ever written
-over. A time stamp lies beside the file it is over.
+→ the report → :func:`write_manifest`. Every step covers the digests of what precedes it. A file appears whole or not at
+all, so that each step can be taken again after a killed process; nothing signed is ever written over. A time stamp lies
+beside the file it is over.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -36,11 +38,12 @@ from auditor.evidence.manifest import (
 from auditor.evidence.openings import write_openings
 from auditor.evidence.seal import open_seal, protocol_object
 from auditor.evidence.signing import SigningKey, fingerprint, public_pem
+from auditor.evidence.storage import PART_SUFFIX, put, sync_folder, write_new
 from auditor.evidence.times import utc_text
-from auditor.evidence.token_files import add_beside, is_token_of
+from auditor.evidence.token_files import add_beside, is_token_of, read_beside
 from auditor.evidence.transcript import read_transcript
 
-FOLDERS = ("certs", "raw", "seal")
+FOLDERS = ("certs", "raw", "seal", paths.SUPERSEDED_FOLDER)
 _CHUNK_BYTES = 1 << 20
 
 Clock = Callable[[], datetime]
@@ -81,38 +84,51 @@ def create(
     seal_envelope: bytes,
     environment: Mapping[str, JsonValue],
     seal_tokens: Sequence[bytes] = (),
+    again: bool = False,
 ) -> None:
     """Start a bundle: make its folders and write seal, time stamps over the seal, and environment.
 
+    Args:
+        folder: a new folder, or an empty one.
+        seal_envelope: bytes of ``seal/k.seal.json``.
+        environment: content of ``env.json``.
+        seal_tokens: time stamps over the seal.
+        again: True to finish what a killed process began, before anything was asked.
+
     Raises:
-        FileExistsError: one of the files exists.
+        FileExistsError: one of the files exists, and with ``again`` holds another seal.
         TimestampError: a time stamp is not over this seal.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in FOLDERS:
+    for name in FOLDERS[:3]:
         (folder / name).mkdir(exist_ok=True)
-    _write_new(folder / paths.SEAL, seal_envelope)
-    add_beside(folder / paths.SEAL, seal_tokens)
-    _write_new(folder / paths.ENVIRONMENT, canonical_bytes(environment) + b"\n")
+    seal = folder / paths.SEAL
+    if not again or not seal.exists() or seal.read_bytes() != seal_envelope:
+        write_new(seal, seal_envelope)
+    present = read_beside(seal) if again else ()
+    add_beside(seal, [token for token in seal_tokens if token not in present])
+    (put if again else write_new)(folder / paths.ENVIRONMENT, canonical_bytes(environment) + b"\n")
+    sync_folder(folder)
 
 
 def store_raw(folder: Path, body: bytes) -> str:
-    """Keep a raw answer under its own digest and return the digest; equal bodies are kept once."""
+    """Keep a raw answer under its own digest, on disk, and return the digest; equal bodies are kept once."""
     digest = sha256_hex(body)
     path = folder / paths.RAW_FOLDER / digest
     if not path.exists():
         # A body cut short by a crash must not stand under a digest it does not have.
-        partial = path.with_name(f"{digest}.part")
-        try:
-            partial.write_bytes(body)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_new(path, body)
     return digest
 
 
 def write_head(folder: Path, *, examiner: SigningKey, clock: Clock, stamp: Stamp = no_stamp) -> None:
-    """Sign the closed transcript's head and have it time-stamped, before any result is computed."""
+    """Sign the closed transcript's head and have it time-stamped, before any result is computed.
+
+    A head that was signed by a process that was killed stays as it is.
+
+    Raises:
+        EvidenceError: a head is there that the examiner did not sign, or over another transcript.
+    """
     transcript_bytes = (folder / paths.TRANSCRIPT).read_bytes()
     transcript = read_transcript(transcript_bytes)
     head = SignedHead(
@@ -122,9 +138,15 @@ def write_head(folder: Path, *, examiner: SigningKey, clock: Clock, stamp: Stamp
         seal_sha256=sha256_hex((folder / paths.SEAL).read_bytes()),
         signed_at=max(utc_text(clock()), transcript.closed_at),
     )
-    signed = sign_head(head, examiner=examiner)
-    _write_new(folder / paths.HEAD_ENVELOPE, signed)
-    add_beside(folder / paths.HEAD_ENVELOPE, stamp(signed))
+    path = folder / paths.HEAD_ENVELOPE
+    if path.exists():
+        found = verify_head(path.read_bytes(), examiner_public=examiner.public)
+        if (found.transcript_sha256, found.seal_sha256) != (head.transcript_sha256, head.seal_sha256):
+            raise SealError(f"{paths.HEAD_ENVELOPE}: was signed over another transcript")
+    else:
+        write_new(path, sign_head(head, examiner=examiner))
+    if not read_beside(path) and not (folder / paths.RESULTS).exists():
+        add_beside(path, stamp(path.read_bytes()))
 
 
 def write_findings(
@@ -136,7 +158,7 @@ def write_findings(
     clock: Clock,
     examiner: SigningKey,
 ) -> None:
-    """Write everything between the closed transcript and the report.
+    """Write everything between the closed transcript and the report; what is there already and equal stays.
 
     Args:
         folder: the bundle, whose transcript is closed and its head signed.
@@ -145,17 +167,26 @@ def write_findings(
         results: the results object.
         clock: aware present time.
         examiner: the key whose public half goes into the bundle.
+
+    Raises:
+        FileExistsError: the bundle is finished already.
     """
+    _refuse_finished(folder)
     owner_public = bytes.fromhex(opened.seal.owner_public_key)
     transcript_bytes = (folder / paths.TRANSCRIPT).read_bytes()
     queried_at = read_transcript(transcript_bytes).closed_at
     openings = write_openings(opened.keys.openings(sorted(set(asked))), seal=opened.seal)
     results_bytes = canonical_bytes(results) + b"\n"
-    _write_new(folder / paths.OPENINGS, openings)
-    _write_new(folder / paths.PROTOCOL, canonical_bytes(protocol_object(opened.seal.protocol)) + b"\n")
-    _write_new(folder / paths.RESULTS, results_bytes)
-    _write_new(folder / paths.OWNER_KEY, public_pem(owner_public))
-    _write_new(folder / paths.EXAMINER_KEY, examiner.public_pem())
+    new = [
+        put(folder / paths.OPENINGS, openings),
+        put(folder / paths.PROTOCOL, canonical_bytes(protocol_object(opened.seal.protocol)) + b"\n"),
+        put(folder / paths.RESULTS, results_bytes),
+        put(folder / paths.OWNER_KEY, public_pem(owner_public)),
+        put(folder / paths.EXAMINER_KEY, examiner.public_pem()),
+    ]
+    if not any(new) and (folder / paths.CUSTODY).exists():
+        # The log tells of these very files, and a signed report may quote it.
+        return
     owner, auditor = actor_of("owner", fingerprint(owner_public)), actor_of("examiner", examiner.fingerprint)
     head = verify_head((folder / paths.HEAD_ENVELOPE).read_bytes(), examiner_public=examiner.public)
     now = max(utc_text(clock()), head.signed_at)
@@ -165,7 +196,7 @@ def write_findings(
         _event(now, CustodyAct.OPENED, auditor, paths.OPENINGS, openings),
         _event(now, CustodyAct.ANALYSED, auditor, paths.RESULTS, results_bytes),
     ]
-    _write_new(folder / paths.CUSTODY, write_custody(events))
+    put(folder / paths.CUSTODY, write_custody(events))
 
 
 def write_manifest(folder: Path, *, examiner: SigningKey, clock: Clock, stamp: Stamp = no_stamp) -> None:
@@ -175,12 +206,13 @@ def write_manifest(folder: Path, *, examiner: SigningKey, clock: Clock, stamp: S
         EvidenceError: the folder holds something that is no part of a bundle, or its seal or transcript is broken.
         FileExistsError: the bundle is finished already.
     """
+    _refuse_finished(folder)
     seal_envelope = (folder / paths.SEAL).read_bytes()
     seal = open_seal(seal_envelope)
     owner_fingerprint = fingerprint(bytes.fromhex(seal.owner_public_key))
     transcript = read_transcript((folder / paths.TRANSCRIPT).read_bytes())
     certificate = folder / paths.REPORT_CERTIFICATE
-    _write_new(folder / paths.BY_HAND, by_hand_text(owner=owner_fingerprint, examiner=examiner.fingerprint))
+    put(folder / paths.BY_HAND, by_hand_text(owner=owner_fingerprint, examiner=examiner.fingerprint))
     manifest = manifest_bytes(
         {path: Entry(path=path, size=size, sha256=_file_digest(folder / path)) for path, size in list_files(folder)}
     )
@@ -194,9 +226,9 @@ def write_manifest(folder: Path, *, examiner: SigningKey, clock: Clock, stamp: S
         signed_at=max(utc_text(clock()), transcript.closed_at),
         tool_version=__version__,
     )
-    _write_new(folder / paths.MANIFEST, manifest)
+    put(folder / paths.MANIFEST, manifest)
     signed = sign_manifest(manifest, endorsement, examiner=examiner)
-    _write_new(folder / paths.MANIFEST_ENVELOPE, signed)
+    write_new(folder / paths.MANIFEST_ENVELOPE, signed)
     add_beside(folder / paths.MANIFEST_ENVELOPE, stamp(signed))
 
 
@@ -208,7 +240,19 @@ def list_files(folder: Path) -> tuple[tuple[str, int], ...]:
     Raises:
         MalformedError: a link, a device, an unknown name, or a limit exceeded.
     """
-    return tuple(sorted((path, size) for path, size in _all_files(folder).items() if not paths.is_unlisted(path)))
+    return tuple(sorted((path, size) for path, size in all_files(folder).items() if not paths.is_unlisted(path)))
+
+
+def clear_parts(folder: Path) -> None:
+    """Remove what a killed process left half written; the caller keeps other processes out.
+
+    Raises:
+        MalformedError: the folder holds something that is no part of a bundle; nothing is removed then.
+    """
+    parts: list[str] = []
+    all_files(folder, parts=parts)
+    for path in parts:
+        (folder / path).unlink()
 
 
 def read_file(folder: Path, path: str) -> bytes:
@@ -258,7 +302,7 @@ def read_bundle(folder: Path) -> Bundle:
         manifest_envelope=read_file(folder, paths.MANIFEST_ENVELOPE),
         manifest_tokens={
             path: read_file(folder, path)
-            for path in sorted(_all_files(folder))
+            for path in sorted(all_files(folder))
             if is_token_of(path, paths.MANIFEST_ENVELOPE)
         },
     )
@@ -281,10 +325,19 @@ def certificate_digest(pem: bytes) -> str:
     return sha256_hex(certificate.public_bytes(Encoding.DER))
 
 
-def _all_files(folder: Path) -> dict[str, int]:
+def all_files(folder: Path, *, parts: list[str] | None = None) -> dict[str, int]:
+    """Return the size of every file of a bundle folder by path, those that the manifest does not list included.
+
+    Args:
+        folder: the bundle.
+        parts: takes the paths of half-written files, which are refused where this is None.
+
+    Raises:
+        MalformedError: a link, a device, an unknown name, or a limit exceeded.
+    """
     found: dict[str, int] = {}
     try:
-        _scan(folder, "", found)
+        _scan(folder, "", found, parts)
     except OSError as error:
         raise MalformedError(f"the bundle cannot be listed ({type(error).__name__})") from error
     if sum(found.values()) > MAX_TOTAL_BYTES:
@@ -292,7 +345,7 @@ def _all_files(folder: Path) -> dict[str, int]:
     return found
 
 
-def _scan(folder: Path, prefix: str, found: dict[str, int]) -> None:
+def _scan(folder: Path, prefix: str, found: dict[str, int], parts: list[str] | None) -> None:
     with os.scandir(folder) as items:
         for item in items:
             path = prefix + item.name
@@ -301,7 +354,11 @@ def _scan(folder: Path, prefix: str, found: dict[str, int]) -> None:
             if item.is_dir(follow_symlinks=False):
                 if prefix or item.name not in FOLDERS:
                     raise MalformedError("the bundle holds an unknown folder")
-                _scan(folder / item.name, f"{item.name}/", found)
+                _scan(folder / item.name, f"{item.name}/", found, parts)
+                continue
+            whole = path.removesuffix(PART_SUFFIX)
+            if parts is not None and whole != path and (place_of(whole) is not None or paths.is_unlisted(whole)):
+                parts.append(path)
                 continue
             if place_of(path) is None and not paths.is_unlisted(path):
                 raise MalformedError("the bundle holds a file that has no place in it")
@@ -315,6 +372,11 @@ def _scan(folder: Path, prefix: str, found: dict[str, int]) -> None:
                 raise MalformedError(f"the bundle holds more than {MAX_FILES} files")
 
 
+def _refuse_finished(folder: Path) -> None:
+    if (folder / paths.MANIFEST_ENVELOPE).exists():
+        raise FileExistsError(errno.EEXIST, "the bundle is finished", paths.MANIFEST_ENVELOPE)
+
+
 def _event(at: str, act: CustodyAct, actor: str, path: str, data: bytes) -> CustodyEvent:
     return CustodyEvent(at=at, act=act, actor=actor, path=path, sha256=sha256_hex(data))
 
@@ -325,10 +387,3 @@ def _file_digest(path: Path) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

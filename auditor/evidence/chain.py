@@ -25,6 +25,8 @@ class Link:
     seq: int
     at: str
     """RFC 3339 UTC with milliseconds; never earlier than the line before."""
+    prev: str
+    """Hash of the line before, hex."""
     fields: Fields
     """What remains to be read: everything but ``seq``, ``prev`` and ``at``."""
 
@@ -64,6 +66,6 @@ def read_chain(data: bytes, *, domain: bytes, what: str, each: Callable[[Link], 
         at = check_utc(fields.text("at"), what=where)
         if at < latest:
             raise TranscriptError(f"{where}: states an earlier time than the line before it")
-        each(Link(seq=seq, at=at, fields=fields))
+        each(Link(seq=seq, at=at, prev=head, fields=fields))
         head, latest = link_hash(domain, line), at
     return head

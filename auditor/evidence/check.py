@@ -57,6 +57,7 @@ from auditor.evidence.recompute import (
 )
 from auditor.evidence.seal import Seal, generation_problem, open_seal, protocol_object
 from auditor.evidence.signing import fingerprint, public_from_pem
+from auditor.evidence.superseded import check_superseded
 from auditor.evidence.transcript import Transcript, read_transcript
 from auditor.evidence.trusted_time import check_times
 
@@ -298,7 +299,9 @@ class _Checker:
         )
         unrecorded = f", {len(raw - recorded)} raw bodies without a line" if raw - recorded else ""
         batches = f"{answered} of {len(transcript.batches)} batches answered"
-        return f"{transcript.n_lines} lines, {batches}{unrecorded}; {ending}"
+        examiner = public_from_pem(self._bundle.contents[paths.EXAMINER_KEY], what=paths.EXAMINER_KEY)
+        resumed = check_superseded(self._bundle, transcript, examiner_public=examiner)
+        return f"{transcript.n_lines} lines, {batches}{unrecorded}; {resumed}{ending}"
 
     def _raw_answers(self) -> str:
         n_read, n_unknown = compare_raw_answers(self._path, self._transcript)

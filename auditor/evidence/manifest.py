@@ -34,6 +34,7 @@ EXAMINER_KEY = "certs/examiner.pub.pem"
 REPORT_CERTIFICATE = "certs/report.crt.pem"
 BY_HAND = "CHECK.txt"
 RAW_FOLDER = "raw"
+SUPERSEDED_FOLDER = "superseded"
 
 SCHEMA = "mlaudit.manifest/1"
 PREDICATE_TYPE = "https://model-ownership-auditor.example/audit-bundle/v1"
@@ -42,6 +43,7 @@ MAX_FILE_BYTES = 256 * 1024 * 1024
 MAX_TOTAL_BYTES = 2 * 1024 * 1024 * 1024
 
 _RAW_PATH = re.compile(r"raw/[0-9a-f]{64}")
+_SUPERSEDED_PATH = re.compile(r"superseded/[1-9][0-9]{0,5}\.[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Role(StrEnum):
@@ -61,6 +63,8 @@ class Role(StrEnum):
     PUBLIC_KEY = "public-key"
     CERTIFICATE = "certificate"
     INSTRUCTIONS = "instructions"
+    SUPERSEDED = "superseded"
+    """Signed before the audit stopped and went on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +93,7 @@ PLACES: Mapping[str, Place] = {
     REPORT_CERTIFICATE: Place(role=Role.CERTIFICATE, media_type="application/x-pem-file", required=False),
 }
 _RAW_PLACE = Place(role=Role.RAW_ANSWER, media_type="application/octet-stream", required=False)
+_SUPERSEDED_PLACE = Place(role=Role.SUPERSEDED, media_type="application/octet-stream", required=False)
 _TOKEN_PLACE = Place(role=Role.TIMESTAMP, media_type="application/timestamp-reply", required=False)
 
 
@@ -120,6 +125,8 @@ def place_of(path: str) -> Place | None:
     """Return what a bundle may hold at ``path``, or None when it may hold nothing there."""
     if _RAW_PATH.fullmatch(path):
         return _RAW_PLACE
+    if _SUPERSEDED_PATH.fullmatch(path):
+        return _SUPERSEDED_PLACE
     if is_token_of(path, SEAL) or is_token_of(path, HEAD_ENVELOPE):
         return _TOKEN_PLACE
     return PLACES.get(path)

@@ -1,6 +1,7 @@
 """From a transcript back to the results: the one path that ``verify`` writes through and ``check`` repeats."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from auditor.canonical import Fields, JsonValue, parse_canonical_object
 from auditor.errors import EvidenceError, TranscriptError
@@ -8,7 +9,7 @@ from auditor.evidence.panel import Panel, panel_from
 from auditor.evidence.schedule import draw_schedule, judge_seed
 from auditor.evidence.seal import Seal, generation_problem
 from auditor.evidence.signing import fingerprint
-from auditor.evidence.transcript import Transcript
+from auditor.evidence.transcript import Stop, Transcript
 from auditor.records import Probe, Reply, Sample, SuspectId
 from auditor.results import analyse
 from auditor.stats.likelihood import band
@@ -53,6 +54,8 @@ def recompute_results(
     fields.finish()
     if keyset_id != seal.keyset_id or sealed_in != seal_sha256:
         raise TranscriptError("the transcript was recorded for another seal")
+    if not all(same_suspect(asdict(suspect), resumption.suspect) for resumption in transcript.resumptions):
+        raise TranscriptError("the audit was resumed against another suspect")
     if alpha <= 0:
         raise TranscriptError("the transcript states an empty level")
     return analyse(
@@ -65,7 +68,7 @@ def recompute_results(
         alpha=alpha,
         max_keys=max_keys,
         closed_reason=transcript.closed_reason or "interrupted",
-        deviations=deviations,
+        deviations=(*deviations, *resumption_deviations(transcript)),
         contestable=bool(generation_problem(seal)),
         panel=() if panel is None else panel.members,
         family=max(declared, seal.serial),
@@ -89,6 +92,28 @@ def panel_of(transcript: Transcript, *, seal: Seal) -> Panel | None:
     if {artefact, seal.model_sha256} & {model.weights_sha256 for model in panel.models}:
         raise TranscriptError("the suspect or the owner's model is a member of the panel")
     return panel
+
+
+def same_suspect(begun: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> bool:
+    """Return whether two descriptions are of one suspect; services change their network addresses."""
+    return {**begun, "address": ""} == {**now, "address": ""}
+
+
+def resumption_deviations(transcript: Transcript) -> tuple[str, ...]:
+    """Return what every stop and resumption is told as among the departures from the sealed plan."""
+    told = []
+    for number, stop in enumerate(transcript.resumptions, start=1):
+        how = {
+            Stop.UNCLOSED: "the record had ended without a closing line",
+            Stop.INTERRUPTED: "the user had interrupted it",
+            Stop.FAILED: "the suspect had stopped answering",
+        }[stop.stop]
+        again = f"; {stop.n_retried} without an answer on record asked again" if stop.n_retried else ""
+        told.append(
+            f"the audit was resumed at {stop.at} ({number} of {len(transcript.resumptions)}): {how}; "
+            f"{stop.n_answered_before} of {stop.n_batches_before} batches had been answered{again}"
+        )
+    return tuple(told)
 
 
 def judge_nonce(transcript: Transcript) -> bytes:

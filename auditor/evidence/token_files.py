@@ -1,11 +1,11 @@
 """Where tokens lie: ``NAME.1.tsr``, ``NAME.2.tsr`` … beside the file they stamp; written once, never replaced."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from auditor.errors import MalformedError, TimestampError
+from auditor.evidence.storage import write_new
 from auditor.evidence.timestamps import MAX_TOKEN_BYTES, MAX_TOKENS, read_tokens
 
 SUFFIX = ".tsr"
@@ -63,10 +63,7 @@ def add_beside(file: Path, tokens: Sequence[bytes]) -> tuple[Path, ...]:
     written = []
     for name, token in zip(names, tokens, strict=True):
         path = file.with_name(name)
-        with path.open("xb") as out:
-            out.write(token)
-            out.flush()
-            os.fsync(out.fileno())
+        write_new(path, token)
         written.append(path)
     return tuple(written)
 

@@ -150,7 +150,7 @@ def acquisition(given: ReportInput, tree: Tree) -> dict[str, object]:
         Row(label="Transcript records, chained", value=f"{counts.get('lines', 0):,}"),
         Row(label="Exchanges; of these without an answer",
             value=f"{counts.get('batches', 0):,}; {counts.get('batches_unanswered', 0):,}"),
-        Row(label="Failed attempts that were repeated", value=f"{counts.get('failed_attempts', 0):,}"),
+        Row(label="Attempts without a complete answer", value=f"{counts.get('failed_attempts', 0):,}"),
         Row(label="Questions issued; of these without an answer",
             value=f"{tree.integer('/queries/total'):,}; {tree.integer('/queries/failed'):,}"),
         Row(label="Excluded after being asked", value="none: every issued question counts"),

@@ -206,6 +206,23 @@ def run(
     )
 
 
+def crosses(
+    hits: npt.ArrayLike, trials: npt.ArrayLike, *, null_rate: float, alpha: float, p_min: float, futility: float
+) -> bool:
+    """Return whether any of these points of one course of answers reaches a boundary of :func:`run`.
+
+    Looking at each answer once through this function finds the same first decision as running the whole course again
+    after every answer.
+
+    Raises:
+        ValueError: as :func:`run`, or counts that cannot be.
+    """
+    _check_open_unit("alpha", alpha)
+    _check_open_unit("futility", futility)
+    rejected = _rejects(log_e(hits, trials, null_rate), alpha)
+    return bool(np.any(rejected | _is_futile(log_futility(hits, trials, null_rate, p_min), futility)))
+
+
 def confidence_sequence(*, hits: int, trials: int, confidence: float) -> Interval:
     """Return an interval for the hit rate that is valid however the number of trials was chosen.
 

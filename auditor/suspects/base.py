@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from auditor.errors import Attempt as Attempt
 from auditor.errors import SuspectAnswerError, SuspectError
 from auditor.records import Answer, Inputs, SuspectId
 
@@ -25,15 +26,6 @@ class RawReply:
     server_date: str = ""
     """The Date header of the answer, or empty."""
     status: int = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """One failed attempt that was followed by another."""
-
-    error: str
-    """A short description without credentials or request content."""
-    waited_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +75,18 @@ class Suspect(ABC):
             inputs: uint8, shape (n, channels, height, width), 1 ≤ n ≤ ``batch_size``.
 
         Raises:
-            SuspectError: no reply, a refusal, or an unusable answer; never anything else.
+            SuspectError: no reply, a refusal, or an unusable answer; never anything else. It names every attempt, and
+                carries the body of an answer that was received.
         """
         if inputs.dtype != np.uint8 or inputs.ndim != 4 or not 1 <= len(inputs) <= self.batch_size:
             raise ValueError("inputs must be uint8 of shape (n, channels, height, width), n within the batch size")
+        exchange: Exchange | None = None
         try:
             exchange = self._predict(inputs)
             check_answers(exchange.reply.answers, n_expected=len(inputs))
-        except (SuspectError, KeyboardInterrupt):
+        except SuspectError as error:
+            if exchange is not None:
+                error.attempts, error.body = exchange.failed_attempts, exchange.reply.body
             raise
         except Exception as error:
             raise SuspectAnswerError(f"the suspect's answer cannot be used ({type(error).__name__})") from error

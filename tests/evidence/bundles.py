@@ -16,7 +16,7 @@ from auditor.evidence.recompute import PREAMBLE_SCHEMA, recompute_results
 from auditor.evidence.schedule import draw_schedule, opening_length
 from auditor.evidence.seal import RandomnessSource, Seal, seed_commitment, sign_seal
 from auditor.evidence.signing import SigningKey
-from auditor.evidence.transcript import TranscriptWriter, read_transcript
+from auditor.evidence.transcript import DOMAIN, TranscriptWriter, read_transcript
 from auditor.records import Answer, Generator, Protocol, SampleKind
 
 START = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -197,3 +197,18 @@ def make_bundle(
         (folder / "report.html").write_bytes(report)
     bundle_files.write_manifest(folder, examiner=examiner, clock=clock, stamp=stamp)
     return Made(folder=folder, opened=opened, owner=owner, examiner=examiner)
+
+
+def rechained(lines: list[dict]) -> bytes:
+    """Return lines as a transcript whose numbers and chain are right, whatever they say."""
+    out, previous = [], b""
+    for number, line in enumerate(lines):
+        value = {**line, "seq": number, "prev": hashlib.sha256(DOMAIN + previous).hexdigest()}
+        previous = canonical_bytes(value)
+        out.append(previous + b"\n")
+    return b"".join(out)
+
+
+def content(data: bytes) -> list[dict]:
+    """Return the lines of a transcript as objects."""
+    return [json.loads(line) for line in data.splitlines()]

@@ -7,11 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auditor.canonical import canonical_bytes
 from auditor.errors import EvidenceError, MalformedError, TranscriptError
 from auditor.evidence import chain
 from auditor.evidence.custody import CustodyAct, CustodyEvent, read_custody, write_custody
-from auditor.evidence.transcript import DOMAIN, TranscriptWriter, read_transcript, recoverable_prefix
+from auditor.evidence.transcript import (
+    FailedAttempt,
+    TranscriptWriter,
+    read_transcript,
+    recoverable_prefix,
+)
 from auditor.records import Answer
 
 BODY = "ab" * 32
@@ -53,7 +57,7 @@ def test_what_was_written_is_read(tmp_path):
     assert answered.positions == (0, 1)
     assert answered.answers == (Answer(label=3), Answer(label=10, scores=(0.1, 1e-20, 1.0)))
     assert (answered.status, answered.elapsed_ms, answered.response_sha256) == (200, 12, RAW)
-    assert answered.failed_attempts == (("503 Service Unavailable", 250),)
+    assert answered.failed_attempts == (FailedAttempt(error="503 Service Unavailable", waited_ms=250),)
     assert (failed.answers, failed.error) == (None, "timeout")
     assert (silent.answers, silent.error, silent.positions) == (None, None, (3, 4))
     assert found.opened_at == "2026-11-22T10:00:01.000Z"
@@ -167,23 +171,10 @@ def test_hostile_text_is_recorded_and_never_stops_the_record(tmp_path):
     writer.closed("failed")
     found = read_transcript(path.read_bytes()).batches[0]
     assert found.error == "unspecified"
-    assert found.failed_attempts[0][0].startswith("?\n\x00xxx")
+    assert found.failed_attempts[0].error.startswith("?\n\x00xxx")
 
 
 # --- forgeries: every line is chained correctly, the content is impossible ---
-
-
-def rechained(lines: list[dict]) -> bytes:
-    out, previous = [], b""
-    for number, line in enumerate(lines):
-        value = {**line, "seq": number, "prev": hashlib.sha256(DOMAIN + previous).hexdigest()}
-        previous = canonical_bytes(value)
-        out.append(previous + b"\n")
-    return b"".join(out)
-
-
-def content(data: bytes) -> list[dict]:
-    return [json.loads(line) for line in data.splitlines()]
 
 
 def insert(lines, place, **line):
@@ -236,14 +227,14 @@ FORGERIES = {
 
 @pytest.mark.parametrize("name", FORGERIES)
 def test_forged_but_correctly_chained_transcripts_are_refused(example, name):
-    lines = content(example)
+    lines = bundles.content(example)
     FORGERIES[name](lines)
     with pytest.raises((TranscriptError, MalformedError)):
-        read_transcript(rechained(lines))
+        read_transcript(bundles.rechained(lines))
 
 
 def test_rechaining_alone_changes_nothing(example):
-    assert rechained(content(example)) == example
+    assert bundles.rechained(bundles.content(example)) == example
 
 
 def test_flipping_any_bit_is_noticed(example):

@@ -15,7 +15,13 @@ import pytest
 import web
 
 from auditor.canonical import canonical_bytes, sha256_hex
-from auditor.errors import SuspectAnswerError, SuspectRefusedError, SuspectUnavailableError, UsageError
+from auditor.errors import (
+    SuspectAnswerError,
+    SuspectRefusedError,
+    SuspectThrottledError,
+    SuspectUnavailableError,
+    UsageError,
+)
 from auditor.records import Answer
 from auditor.serving import AnswerMode, create_app
 from auditor.suspects import open_suspect
@@ -616,3 +622,36 @@ def test_an_untrusted_certificate_is_final_and_a_trusted_one_works(opened, waits
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls_files.with_name("none")))
         with pytest.raises(UsageError, match="REQUESTS_CA_BUNDLE"):
             opened(server.url)
+
+
+def test_a_lost_question_names_every_attempt_with_status_and_wait():
+    with web.faulty(web.sends(503), web.sends(429, headers={"Retry-After": "7"}), web.sends(503)) as server:
+        waited = []
+        suspect = HttpSuspect(server.url, max_attempts=3, sleep=waited.append, jitter=lambda: 0.0)
+        with suspect, pytest.raises(SuspectUnavailableError) as caught:
+            suspect.query(TWO)
+    told = [(attempt.error, attempt.status, attempt.waited_ms) for attempt in caught.value.attempts]
+    assert told == [("HTTP 503", 503, 250), ("HTTP 429", 429, 7000), ("HTTP 503", 503, 0)]
+    assert waited == [0.25, 7.0]
+    assert caught.value.body is None
+
+
+def test_a_refusal_or_a_page_of_text_names_the_attempts_before_it_and_keeps_its_body():
+    busy = web.sends(503, headers={"Retry-After": "0"})
+    for last, error, body in (
+        (web.sends(403), SuspectRefusedError, None),
+        (web.sends(200, b"<html>"), SuspectAnswerError, b"<html>"),
+        (web.sends(200, b'{"answers":[{"label":1}]}'), SuspectAnswerError, b'{"answers":[{"label":1}]}'),
+    ):
+        with web.faulty(busy, last) as server, HttpSuspect(server.url) as suspect, pytest.raises(error) as caught:
+            suspect.query(TWO)
+        assert [attempt.status for attempt in caught.value.attempts] == [503]
+        assert caught.value.body == body
+
+
+def test_a_limit_on_the_rate_is_not_a_refusal_for_good():
+    with web.faulty(web.sends(429, headers={"Retry-After": "0"})) as server:
+        suspect = HttpSuspect(server.url, max_attempts=2)
+        with suspect, pytest.raises(SuspectThrottledError) as caught:
+            suspect.query(TWO)
+    assert [attempt.status for attempt in caught.value.attempts] == [429, 429]

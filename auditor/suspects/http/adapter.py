@@ -10,7 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from auditor.errors import SuspectAnswerError, SuspectRefusedError, SuspectUnavailableError, UsageError
+from auditor.errors import (
+    SuspectAnswerError,
+    SuspectError,
+    SuspectRefusedError,
+    SuspectThrottledError,
+    SuspectUnavailableError,
+    UsageError,
+)
 from auditor.records import Inputs, SuspectId
 from auditor.suspects.base import Attempt, Description, Exchange, RawReply, Suspect
 from auditor.suspects.http.answers import parse_answers, parse_description
@@ -110,9 +117,14 @@ class HttpSuspect(Suspect):
 
     def _predict(self, inputs: Inputs) -> Exchange:
         received, attempts = self._ask("POST", "/v1/predict", question(inputs))
-        self._check_status(received.status, path="/v1/predict")
+        try:
+            self._check_status(received.status, path="/v1/predict")
+            answers = parse_answers(received.body, n_labels=self._n_labels)
+        except SuspectError as error:
+            error.attempts, error.body = attempts, received.body or None
+            raise
         reply = RawReply(
-            answers=parse_answers(received.body, n_labels=self._n_labels),
+            answers=answers,
             body=received.body,
             elapsed_ms=received.elapsed_ms,
             server_date=received.server_date,
@@ -124,7 +136,11 @@ class HttpSuspect(Suspect):
         # urllib3 can retry too, but keeps no record of each attempt's reason and wait.
         attempts: list[Attempt] = []
         for number in range(1, self._max_attempts + 1):
-            outcome = self._transport.attempt(method, path, body)
+            try:
+                outcome = self._transport.attempt(method, path, body)
+            except SuspectError as error:
+                error.attempts = tuple(attempts)
+                raise
             if isinstance(outcome, Received) and outcome.status not in RETRIED_STATUS:
                 return outcome, tuple(attempts)
             text = outcome.text if isinstance(outcome, Failure) else f"HTTP {outcome.status}"
@@ -132,12 +148,13 @@ class HttpSuspect(Suspect):
             if number < self._max_attempts:
                 wait_s = self._wait_s(number, outcome)
                 self._sleep(wait_s)
-            attempts.append(Attempt(error=text, waited_ms=round(wait_s * 1000)))
+            status = outcome.status if isinstance(outcome, Received) else None
+            attempts.append(Attempt(error=text, waited_ms=round(wait_s * 1000), status=status))
         reasons = ", ".join(f"{n} × {text}" for text, n in Counter(attempt.error for attempt in attempts).items())
         message = f"{self._target.uri}: no answer ({reasons})"
         if attempts[-1].error == "HTTP 429":
-            raise SuspectRefusedError(message)
-        raise SuspectUnavailableError(message)
+            raise SuspectThrottledError(message, attempts=attempts)
+        raise SuspectUnavailableError(message, attempts=attempts)
 
     def _wait_s(self, number: int, outcome: Received | Failure) -> float:
         if isinstance(outcome, Received):
