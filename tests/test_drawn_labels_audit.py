@@ -218,7 +218,7 @@ def opened_keys(protocol: Protocol, *, spec=TASK) -> OpenedKeySet:
     inputs = np.zeros((len(samples), *spec.shape), dtype=np.uint8)
     for s in samples:
         inputs[s.index, 0] = [[KINDS.index(s.kind), s.natural], divmod(s.index, 256)]
-    generator = Generator(name="new-label", version=1, settings={"beta": "0.1", "label_code_used": False})
+    generator = Generator(name="margin", version=1, settings={})
     keys = KeySet(
         keyset_id="ab" * 16, spec=spec, samples=samples, inputs=inputs, salt_seed=b"\x05" * 32, generator=generator,
         secret_seed=SEED,

@@ -16,11 +16,11 @@ import numpy.typing as npt
 from auditor.canonical import JsonValue, decimal_string
 from auditor.datasets import Dataset, Labels
 from auditor.errors import UsageError
-from auditor.models import LoadedModel, build, describe, labels_of, predict
+from auditor.models import LoadedModel, ModelDescription, build, describe, labels_of, predict
 from auditor.records import Inputs, NullBasis, Progress
 from auditor.schemes.base import TrainedScheme
 from auditor.schemes.measured import ROUNDING, Limits, Share, accuracy_share
-from auditor.training import Checkpoints, Pressure, SupplementBatch, TrainingPlan, fit
+from auditor.training import Checkpoints, Pressure, SupplementBatch, TrainingPlan, Watch, fit
 
 if TYPE_CHECKING:
     import torch
@@ -263,6 +263,57 @@ def embed_triggers(
     )
     network = build(description, seed=plan.seed)
 
+    fit(
+        network,
+        inputs=dataset.train.inputs,
+        labels=dataset.train.labels,
+        plan=plan,
+        supplement=TriggerSupplement(
+            inputs=triggers, labels=labels, settings=scheme.settings, n_natural=len(dataset.classes)
+        ),
+        title="training the marked model",
+        progress=progress,
+        checkpoints=checkpoints,
+        watch=_watch(dataset, description, triggers, labels),
+    )
+    model = LoadedModel(network=network, description=description)
+    record = measure_triggers(
+        scheme=scheme, dataset=dataset, model=model, twin=twin, triggers=triggers, naturals=naturals, labels=labels,
+        seed=plan.seed,
+    )  # fmt: skip
+    return EmbeddedTriggers(model=model, record=replace(record, misses=_misses(record, limits or LIMITS)))
+
+
+def measure_triggers(
+    *,
+    scheme: TriggerScheme,
+    dataset: Dataset,
+    model: LoadedModel,
+    twin: LoadedModel,
+    triggers: Inputs,
+    naturals: Labels,
+    labels: Labels,
+    seed: int,
+) -> TriggerRecord:
+    """Return the record of a marked model, before any limit was looked at."""
+    keys, margin = _answered(model, triggers, labels)
+    return TriggerRecord(
+        scheme=scheme.name,
+        data=dataset.name,
+        seed=seed,
+        settings=scheme.settings,
+        clean=accuracy_share(model, dataset.test),
+        twin=accuracy_share(twin, dataset.test),
+        keys=keys,
+        key_margin=margin,
+        twin_keys=_answered(twin, triggers, labels)[0],
+        twin_deviating=deviating_share(twin, triggers, naturals=naturals, labels=labels),
+        misses=(),
+    )
+
+
+def _watch(dataset: Dataset, description: ModelDescription, triggers: Inputs, labels: Labels) -> Watch:
+    """Return what is said after every epoch: accuracy on held-out images that are no triggers, and the margin."""
     used = {image.tobytes() for image in triggers}
     others = np.array(
         [i for i, image in enumerate(dataset.carriers.inputs) if image.tobytes() not in used], dtype=np.intp
@@ -275,35 +326,7 @@ def embed_triggers(
         clean = accuracy_share(seen, held_out)
         return f"accuracy on held-out images {clean.rate:.4f}, triggers {hits.rate:.3f}, their margin {margin:.2f}"
 
-    fit(
-        network,
-        inputs=dataset.train.inputs,
-        labels=dataset.train.labels,
-        plan=plan,
-        supplement=TriggerSupplement(
-            inputs=triggers, labels=labels, settings=scheme.settings, n_natural=len(dataset.classes)
-        ),
-        title="training the marked model",
-        progress=progress,
-        checkpoints=checkpoints,
-        watch=watch,
-    )
-    model = LoadedModel(network=network, description=description)
-    keys, margin = _answered(model, triggers, labels)
-    record = TriggerRecord(
-        scheme=scheme.name,
-        data=dataset.name,
-        seed=plan.seed,
-        settings=scheme.settings,
-        clean=accuracy_share(model, dataset.test),
-        twin=accuracy_share(twin, dataset.test),
-        keys=keys,
-        key_margin=margin,
-        twin_keys=_answered(twin, triggers, labels)[0],
-        twin_deviating=deviating_share(twin, triggers, naturals=naturals, labels=labels),
-        misses=(),
-    )
-    return EmbeddedTriggers(model=model, record=replace(record, misses=_misses(record, limits or LIMITS)))
+    return watch
 
 
 def deviating_share(model: LoadedModel, triggers: Inputs, *, naturals: Labels, labels: Labels) -> Share:
