@@ -25,6 +25,12 @@ class RawReply:
     server_date: str = ""
     """The Date header of the answer, or empty."""
     status: int = 200
+    address: str = ""
+    """Network address that answered, or empty."""
+    certificate_sha256: str = ""
+    """Digest of the TLS certificate that was shown, or empty."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Response headers by lower-case name without those that may carry secrets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
