@@ -15,7 +15,7 @@ from auditor.evidence.raw_answers import read_raw_answers
 from auditor.evidence.reading import reading_of
 from auditor.records import Answer
 from auditor.serving import AnswerMode, create_app
-from auditor.suspects import open_suspect
+from auditor.suspects import base, open_suspect
 from auditor.suspects.http import HttpSuspect, profile, rendering
 from auditor.suspects.http.dialects import ByProfile, question
 from auditor.suspects.http.profile_file import parse_profile
@@ -409,12 +409,12 @@ def test_bodies_that_are_no_json(body, words):
 
 
 def test_images_come_back_as_they_were():
-    encoding = profile.Encoding()
+    encoding = base.Encoding()
     gray, color = some_inputs(1)[0], np.random.default_rng(1).integers(0, 256, (3, 5, 6), dtype=np.uint8)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(rendering.encode_image(gray, encoding)))), gray[0])
     back = np.asarray(Image.open(io.BytesIO(rendering.encode_image(color, encoding))))
     np.testing.assert_array_equal(back.transpose(2, 0, 1), color)
-    lossy = rendering.encode_image(color, profile.Encoding(image=profile.ImageFormat.JPEG, jpeg_quality=90))
+    lossy = rendering.encode_image(color, base.Encoding(image=base.ImageFormat.JPEG, jpeg_quality=90))
     assert Image.open(io.BytesIO(lossy)).format == "JPEG"
     with pytest.raises(SuspectAnswerError, match="1 or 3 channels"):
         rendering.encode_image(np.zeros((2, 4, 4), np.uint8), encoding)
@@ -422,16 +422,16 @@ def test_images_come_back_as_they_were():
 
 def test_pixels_are_scaled_as_torchvision_does():
     inputs = np.random.default_rng(3).integers(0, 256, (2, 3, 4, 5), dtype=np.uint8)
-    encoding = profile.Encoding(divide=255.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    encoding = base.Encoding(divide=255.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     import torch
 
     mean, std = (torch.tensor(t).reshape(1, 3, 1, 1) for t in (encoding.mean, encoding.std))
     wanted = (torch.tensor(inputs).float() / 255 - mean) / std
-    np.testing.assert_allclose(rendering.encode_tensor(inputs, encoding), wanted.numpy(), rtol=1e-6, atol=1e-6)
-    last = profile.Encoding(layout=profile.Layout.CHANNELS_LAST)
-    np.testing.assert_array_equal(rendering.encode_tensor(inputs, last)[1, 2, 3], inputs[1, :, 2, 3])
+    np.testing.assert_allclose(base.encode_tensor(inputs, encoding), wanted.numpy(), rtol=1e-6, atol=1e-6)
+    last = base.Encoding(layout=base.Layout.CHANNELS_LAST)
+    np.testing.assert_array_equal(base.encode_tensor(inputs, last)[1, 2, 3], inputs[1, :, 2, 3])
     with pytest.raises(SuspectAnswerError, match=r"input.std has 2 values for 3 channels"):
-        rendering.encode_tensor(inputs, profile.Encoding(std=(1.0, 2.0)))
+        base.encode_tensor(inputs, base.Encoding(std=(1.0, 2.0)))
 
 
 def test_the_same_question_has_the_same_bytes():

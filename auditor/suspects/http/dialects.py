@@ -131,6 +131,8 @@ def dialect_of(profile: Profile | None, *, classes: tuple[str, ...] = ()) -> Dia
     """Return the dialect of a profile; the built-in profile of the package's own contract is that contract."""
     if profile is None or (profile.name == OWN_CONTRACT and profile.sha256 == _own_digest()):
         return OwnContract()
+    if profile.local:
+        raise UsageError(f"profile {profile.name}: without [request] and [answer] it suits model files only")
     return ByProfile(profile, classes=classes)
 
 

@@ -1,7 +1,8 @@
 """Endpoint profiles: how to speak to a service, as a short TOML file that is read strictly.
 
-The folder ``profiles/`` beside this file holds the built-in ones, each of which may be copied and changed. Secrets come
-from environment variables: a header ``Authorization = "Bearer ${API_TOKEN}"`` names the variable, never its value.
+A file without ``[request]`` and ``[answer]`` says how a local model takes its inputs. The folder ``profiles/`` beside
+this file holds the built-in ones, each of which may be copied and changed. Secrets come from environment variables: a
+header ``Authorization = "Bearer ${API_TOKEN}"`` names the variable, never its value.
 """
 
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from auditor.errors import UsageError
 from auditor.evidence.reading import Reading
+from auditor.suspects.base import Encoding
 
 MAX_PROFILE_BYTES = 1 << 20
 OWN_CONTRACT = "auditor"
@@ -30,15 +32,6 @@ TRIED_IN_ORDER = (
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-class Layout(StrEnum):
-    """Order of the sides of one input."""
-
-    CHANNELS_FIRST = "chw"
-    CHANNELS_LAST = "hwc"
-    FLAT = "flat"
-    """One list of values, in the order channel, row, column."""
-
-
 class Body(StrEnum):
     """What a request consists of."""
 
@@ -48,31 +41,6 @@ class Body(StrEnum):
     """The bytes of one image and nothing else."""
     MULTIPART = "multipart"
     """A form with one image as a file."""
-
-
-class ImageFormat(StrEnum):
-    """How an image is encoded."""
-
-    PNG = "png"
-    """Without loss."""
-    JPEG = "jpeg"
-    """With loss: marks of a few grey levels may not survive it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Encoding:
-    """How uint8 pixels become what the service takes."""
-
-    layout: Layout = Layout.CHANNELS_FIRST
-    divide: float = 1.0
-    """Every value is divided by this; 1 leaves whole numbers."""
-    mean: tuple[float, ...] = ()
-    """Subtracted after the division, one per channel or one for all; empty subtracts nothing."""
-    std: tuple[float, ...] = ()
-    """Divided by after the subtraction, one per channel or one for all; empty divides by nothing."""
-    image: ImageFormat = ImageFormat.PNG
-    jpeg_quality: int = 95
-    """1 to 100."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +100,8 @@ class Profile:
     limits: Limits
     described: SelfDescription | None = None
     """None: the service does not describe itself."""
+    local: bool = False
+    """True: without requests and answers, for a model file."""
 
 
 def names() -> tuple[str, ...]:

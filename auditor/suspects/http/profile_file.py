@@ -12,12 +12,10 @@ import numpy as np
 from auditor.canonical import sha256_hex
 from auditor.errors import MalformedError, SuspectAnswerError, UsageError
 from auditor.evidence.reading import EXPRESSIONS, MAX_NAMES, NO_LABEL, Reading, Unknown, check_expression
+from auditor.suspects.base import Encoding, ImageFormat, Layout
 from auditor.suspects.http.profile import (
     VARIABLE,
     Body,
-    Encoding,
-    ImageFormat,
-    Layout,
     Limits,
     Profile,
     Question,
@@ -53,18 +51,22 @@ def parse_profile(data: bytes, *, name: str) -> Profile:
         raise top.problem("schema", f"must be {SCHEMA!r}")
     title, endpoint = top.text("title", ""), top.text("endpoint", "")
     described = top.table("describe") if "describe" in tree else None
+    local = "request" not in tree and "answer" not in tree
     profile = Profile(
         name=name[:60],
         title=title,
         endpoint=endpoint,
         sha256=sha256_hex(data),
         described=None if described is None else _described(described),
-        question=_question(top.table("request")),
+        question=Question() if local else _question(top.table("request")),
         encoding=_encoding(top.table("input")),
-        reading=_reading(top.table("answer"), top.table("labels")),
+        reading=_reading(None if local else top.table("answer"), top.table("labels")),
         limits=_limits(top.table("limits")),
+        local=local,
     )
     top.finish()
+    if local:
+        return profile
     if profile.question.body is not Body.TEMPLATE and profile.limits.batch_size != 1:
         raise top.problem("limits", "batch_size must be 1 where images are sent")
     _try_out(profile, top)
@@ -231,10 +233,12 @@ def _encoding(table: _Table) -> Encoding:
     return found
 
 
-def _reading(table: _Table, labels: _Table) -> Reading:
-    expressions = {name: table.expression(name) for name in EXPRESSIONS}
-    table.finish()
-    if bool(expressions["answers"]) == bool(expressions["labels"] or expressions["scores"]):
+def _reading(table: _Table | None, labels: _Table) -> Reading:
+    expressions = dict.fromkeys(EXPRESSIONS, "") | {"answers": "answers"}
+    if table is not None:
+        expressions = {name: table.expression(name) for name in EXPRESSIONS}
+        table.finish()
+    if table is not None and bool(expressions["answers"]) == bool(expressions["labels"] or expressions["scores"]):
         raise table.problem("answers", "or else labels and scores must say where the answers are, not both")
     listed, mapped = labels.texts("names"), labels.table("map").rest_as_labels()
     if listed and mapped:

@@ -12,7 +12,8 @@ import numpy as np
 from auditor.canonical import sha256_hex
 from auditor.errors import SuspectAnswerError
 from auditor.records import Inputs
-from auditor.suspects.http.profile import Body, Encoding, ImageFormat, Layout, Profile
+from auditor.suspects.base import Encoding, ImageFormat, Tensor, encode_tensor
+from auditor.suspects.http.profile import Body, Profile
 
 if TYPE_CHECKING:
     import jinja2
@@ -62,32 +63,6 @@ def encode_image(pixels: Inputs, encoding: Encoding) -> bytes:
     return file.getvalue()
 
 
-def encode_tensor(inputs: Inputs, encoding: Encoding) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    """Return the batch in the layout and scale the service takes: whole numbers unless something is divided.
-
-    Raises:
-        SuspectAnswerError: mean or standard deviation have neither one value nor one per channel.
-    """
-    n, channels = inputs.shape[:2]
-    values: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = inputs
-    if (encoding.divide, encoding.mean, encoding.std) != (1.0, (), ()):
-        scaled = inputs.astype(np.float32) / np.float32(encoding.divide)
-        for name, constants in (("mean", encoding.mean), ("std", encoding.std)):
-            if constants and len(constants) not in (1, channels):
-                raise SuspectAnswerError(
-                    f"the profile's input.{name} has {len(constants)} values for {channels} channels"
-                )
-            column = np.array(constants or (0.0 if name == "mean" else 1.0,), dtype=np.float32).reshape(1, -1, 1, 1)
-            scaled = scaled - column if name == "mean" else scaled / column
-        values = scaled
-    match encoding.layout:
-        case Layout.CHANNELS_LAST:
-            return np.ascontiguousarray(values.transpose(0, 2, 3, 1))
-        case Layout.FLAT:
-            return np.ascontiguousarray(values.reshape(n, -1))
-    return np.ascontiguousarray(values)
-
-
 def template_problem(template: str) -> str:
     """Return what is wrong with a body template, or empty text."""
     import jinja2
@@ -134,7 +109,7 @@ def _filled(profile: Profile, inputs: Inputs, described: Mapping[str, str]) -> b
     return body.encode("utf-8")
 
 
-def _numbers(tensor: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> object:
+def _numbers(tensor: Tensor) -> object:
     # Eight digits give back every float32; tolist alone would write the digits of a double.
     if tensor.dtype == np.float32:
         return np.array([float(f"{value:.9g}") for value in tensor.reshape(-1)]).reshape(tensor.shape).tolist()
