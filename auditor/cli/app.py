@@ -12,6 +12,8 @@ from auditor.cli.check import check
 from auditor.cli.demo import demo
 from auditor.cli.keys import keys
 from auditor.cli.plan import plan
+from auditor.cli.probe import probe
+from auditor.cli.profiles import profiles
 from auditor.cli.report import report
 from auditor.cli.seal import seal
 from auditor.cli.serve import serve
@@ -64,6 +66,6 @@ def _options(
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 
 
-for _command in (demo, train, seal, serve, attack, verify, check, stamp, plan, report):
+for _command in (demo, train, seal, serve, attack, probe, profiles, verify, check, stamp, plan, report):
     app.command(_command.__name__)(_command)
 app.add_typer(keys, name="keys")

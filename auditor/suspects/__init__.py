@@ -1,5 +1,6 @@
 """Adapters to the black boxes under test."""
 
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,9 @@ from auditor.suspects.base import LOCAL_BATCH, LocalSuspect, Suspect
 
 if TYPE_CHECKING:
     from auditor.suspects.http.profile import Profile
+
+
+MAX_BUDGET = 10**9
 
 
 def open_suspect(
@@ -66,6 +70,36 @@ def open_suspect(
             suspect.follows(loaded.name, loaded.sha256)
         return suspect
     raise UsageError("name exactly one suspect: an endpoint or a model file")
+
+
+def affordable(budget: str | None, *, profile: str | None, max_queries: int | None) -> int | None:
+    """Return how many questions a budget and a limit permit together, None when there is neither.
+
+    Args:
+        budget: amount in the profile's currency, as a decimal number; every question costs its price per query.
+        profile: name or file of the profile that states the price.
+        max_queries: a limit on questions, or None.
+
+    Raises:
+        UsageError: the budget is no amount, or the profile states no price.
+    """
+    if budget is None:
+        return max_queries
+    if profile is None:
+        raise UsageError("--budget needs a --profile that states price_per_query")
+    from auditor.suspects.http.profile import load
+
+    price = load(profile).limits.price_per_query
+    try:
+        amount = Decimal(budget)
+    except InvalidOperation as error:
+        raise UsageError("--budget must be a decimal number") from error
+    if not amount.is_finite() or amount < 0 or amount > MAX_BUDGET:
+        raise UsageError(f"--budget must be an amount from 0 to {MAX_BUDGET}")
+    if price <= 0:
+        raise UsageError("the profile states no price_per_query, so that no budget can be kept")
+    permitted = int(amount / price)
+    return permitted if max_queries is None else min(permitted, max_queries)
 
 
 def _local_profile(name: str | None) -> "Profile | None":

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -151,7 +152,7 @@ class Suspect(ABC):
     def close(self) -> None:
         """Release connections and files."""
 
-    def __enter__(self) -> "Suspect":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

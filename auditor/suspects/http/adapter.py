@@ -84,7 +84,7 @@ class HttpSuspect(Suspect):
             secrets=(*secrets, *secrets_of(self._target)),
             proxy=proxy,
         )
-        self._dialect = dialect_of(profile, classes=classes)
+        self.dialect = dialect_of(profile, classes=classes)
         self._account = account
         self._max_attempts = max_attempts
         self._batch_size = batch_size if profile is None else min(batch_size, profile.limits.batch_size)
@@ -111,7 +111,7 @@ class HttpSuspect(Suspect):
 
     def describe(self) -> Description:
         """Return what the service says about itself; one without a description is known by its address alone."""
-        path = self._dialect.describe_path
+        path = self.dialect.describe_path
         if path is None:
             return Description(suspect=self._suspect_id(None, sha256="", name=""))
         received, attempts = self._ask("GET", path, None)
@@ -120,7 +120,7 @@ class HttpSuspect(Suspect):
             return Description(suspect=self._suspect_id(received, sha256="", name=""), extra=extra)
         self._check_status(received.status, path=path)
         try:
-            declared = self._dialect.description(received.body)
+            declared = self.dialect.description(received.body)
         except SuspectAnswerError as error:
             raise SuspectAnswerError(f"{self._target.uri}: {error}") from error
         self._batch_size = min(self._batch_size, declared.max_batch or self._batch_size)
@@ -132,26 +132,26 @@ class HttpSuspect(Suspect):
         )
 
     def _suspect_id(self, received: Received | None, *, sha256: str, name: str) -> SuspectId:
-        reading = self._dialect.reading
+        reading = self.dialect.reading
         return SuspectId(
             uri=self._target.uri,
             kind="http",
             artefact_sha256=sha256,
             address="" if received is None else received.address,
             declared_name=name,
-            profile=self._dialect.name,
-            profile_sha256=self._dialect.sha256,
+            profile=self.dialect.name,
+            profile_sha256=self.dialect.sha256,
             reading="" if reading is None else reading.as_text(),
             certificate_sha256="" if received is None else received.certificate_sha256,
             account=self._account,
         )
 
     def _predict(self, inputs: Inputs) -> Exchange:
-        asked = self._dialect.question(inputs)
+        asked = self.dialect.question(inputs)
         received, attempts = self._ask(asked.method, asked.path, asked.body, content_type=asked.content_type)
         self._check_status(received.status, path=asked.path)
         reply = RawReply(
-            answers=self._dialect.answers(received.body),
+            answers=self.dialect.answers(received.body),
             body=received.body,
             elapsed_ms=received.elapsed_ms,
             server_date=received.server_date,

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -98,6 +99,9 @@ class Transport:
             SuspectAnswerError: the answer is too large, cannot be decompressed, or leads to another service.
             SuspectUnavailableError: another attempt cannot help.
         """
+        if path.startswith(":") and not urlsplit(self._target.uri).path:
+            # Without a slash between them the path would be read as a port.
+            path = f"/{path}"
         url = self._target.uri + path + (f"?{self._target.query}" if self._target.query else "")
         try:
             with self._deadline.running():
