@@ -9,6 +9,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from auditor.errors import SuspectAnswerError, SuspectRefusedError, SuspectUnavailableError, UsageError
 from auditor.records import Inputs, SuspectId
@@ -113,7 +114,12 @@ class HttpSuspect(Suspect):
         """Return what the service says about itself; one without a description is known by its address alone."""
         path = self.dialect.describe_path
         if path is None:
-            return Description(suspect=self._suspect_id(None, sha256="", name=""))
+            address, certificate_sha256 = self._transport.look()
+            return Description(
+                suspect=replace(
+                    self._suspect_id(None, sha256="", name=""), address=address, certificate_sha256=certificate_sha256
+                )
+            )
         received, attempts = self._ask("GET", path, None)
         extra = {"failed_attempts": str(len(attempts))} if attempts else {}
         if received.status in ABSENT_STATUS:

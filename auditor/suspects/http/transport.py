@@ -14,6 +14,7 @@ from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisc
 from http.cookiejar import DefaultCookiePolicy
 from urllib.parse import urlsplit
 
+import certifi
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
@@ -114,6 +115,27 @@ class Transport:
                 return received
         # A connection that the deadline cut may look like a complete answer without a length.
         return Failure(text=f"no complete answer within {self._timeout_s:g} s")
+
+    def look(self) -> tuple[str, str]:
+        """Connect without asking anything; return network address and certificate digest, empty behind a proxy.
+
+        Raises:
+            SuspectUnavailableError: no connection, or a certificate that is not trusted.
+        """
+        parts = urlsplit(self._target.uri)
+        if self._session.proxies:
+            return "", ""
+        try:
+            port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+            with socket.create_connection((parts.hostname or "", port), timeout=self._timeout_s) as connected:
+                address = str(connected.getpeername()[0])
+                if parts.scheme != "https":
+                    return address, ""
+                with _trusting(self._session.verify).wrap_socket(connected, server_hostname=parts.hostname) as secured:
+                    return address, sha256_hex(secured.getpeercert(binary_form=True) or b"")
+        except OSError as error:
+            outcome = self._failure(error)
+            raise SuspectUnavailableError(f"{self._target.uri}: {outcome.text}") from error
 
     def _failure(self, error: Exception) -> Failure:
         causes = tuple(_causes(error))
@@ -287,6 +309,14 @@ def _session(deadline: _Deadline, *, auth: HTTPBasicAuth | None, proxy: str | No
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
+
+
+def _trusting(bundle: bool | str | None) -> ssl.SSLContext:
+    """Return what verifies certificates as the session does: against the named bundle, or the usual roots."""
+    trusted = bundle if isinstance(bundle, str) else certifi.where()
+    if os.path.isdir(trusted):
+        return ssl.create_default_context(capath=trusted)
+    return ssl.create_default_context(cafile=trusted)
 
 
 def _peer_address(response: requests.Response) -> str:
