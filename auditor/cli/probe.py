@@ -22,6 +22,11 @@ def probe(
     data: Annotated[
         str, typer.Option(help="Where ordinary inputs come from: a data set, or npz:FILE with inputs and labels.")
     ] = "digits",
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Also fit a label map on ordinary inputs, and write the profile with it to this .toml file."),
+    ] = None,
+    calibration_size: Annotated[int, typer.Option(min=1, help="Ordinary inputs that --calibrate asks.")] = 200,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer.")] = 30.0,
     proxy: Annotated[str | None, typer.Option(help="Proxy to go through; the environment's are not used.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
@@ -42,11 +47,51 @@ def probe(
         timeout_s=timeout,
         proxy=proxy,
     )
+    if calibrate is not None:
+        _calibrate(
+            calibrate,
+            endpoint,
+            data,
+            size=calibration_size,
+            profile=profile or found.profile,
+            timeout=timeout,
+            proxy=proxy,
+        )
     if as_json:
         console.print_json(found.as_object())
     else:
         for line in _lines(found):
             console.say(line)
+
+
+def _calibrate(
+    file: Path, endpoint: str, data: str, *, size: int, profile: str, timeout: float, proxy: str | None
+) -> None:
+    from auditor.cli import console
+    from auditor.errors import UsageError
+    from auditor.suspects.http import probing
+
+    if file.suffix != ".toml" or file.exists():
+        raise UsageError(f"{file.name}: --calibrate writes a new file whose name ends in .toml")
+    inputs, labels, classes = _ordinary(data)
+    if labels is None or len(labels) < size:
+        raise UsageError(f"a calibration of {size} needs as many ordinary inputs with labels")
+    found = probing.calibrate(
+        endpoint,
+        inputs=inputs[:size],
+        labels=labels[:size],
+        n_classes=len(classes),
+        profile=profile,
+        timeout_s=timeout,
+        proxy=proxy,
+    )
+    file.write_bytes(found.profile)
+    fitted = found.fitted
+    console.warn(
+        f"{file.name}: {len(fitted.label_map)} labels mapped, {len(fitted.unmapped)} left out, "
+        f"{len(fitted.unclaimed)} classes without a label; {fitted.agreement:.0%} of {found.queries} answers agree; "
+        f"{found.requests} further requests"
+    )
 
 
 def _ordinary(data: str) -> "tuple[Inputs, npt.NDArray[np.int64] | None, tuple[str, ...]]":

@@ -4,6 +4,9 @@ import contracts
 import numpy as np
 import pytest
 import web
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 from typer.testing import CliRunner
 
 from auditor.cli.app import app
@@ -159,3 +162,50 @@ def test_profiles_are_listed_and_printed_to_be_copied():
         printed = run("profiles", name).stdout
         assert parse_profile(printed.encode(), name=name) == profile.load(name)
     assert run("profiles", "nothing").exit_code == 2
+
+
+@pytest.fixture
+def many(tmp_path):
+    inputs = np.random.default_rng(1).integers(0, 256, (200, *SHAPE), dtype=np.uint8)
+    np.savez(tmp_path / "many.npz", inputs=inputs, labels=np.array(contracts.expected(inputs)))
+    return f"npz:{tmp_path / 'many.npz'}"
+
+
+def shuffled():
+    """A service whose numbers stand for other classes, and that answers 4 for two of them."""
+    numbers = [3, 0, 4, 4, 1]
+
+    async def invocations(request):
+        rows = np.array((await request.json())["inputs"])
+        return JSONResponse({"predictions": [numbers[int(row[0]) % 5] for row in rows]})
+
+    return Starlette(routes=[Route("/invocations", invocations, methods=["POST"])])
+
+
+def test_a_label_map_is_fitted_on_ordinary_inputs_and_fixed_in_a_profile(many, tmp_path):
+    file = tmp_path / "mine.toml"
+    with web.running(shuffled()) as url:
+        done = run("probe", "--endpoint", url, "--data", many, "--profile", "mlflow", "--calibrate", file)
+        assert done.exit_code == 0, done.output
+        again = run("probe", "--endpoint", url, "--data", many, "--profile", file, "--calibrate", tmp_path / "b.toml")
+    fixed = profile.load(str(file)).reading
+    assert fixed.label_map == {"0": 1, "1": 4, "3": 0, "4": 999_999}
+    assert "3 labels mapped, 1 left out, 2 classes without a label; " in done.stderr
+    assert again.exit_code == 2
+    assert "has [labels] already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--calibrate", "x.txt"), "ends in .toml"),
+        (("--calibrate", "x.toml", "--calibration-size", "201"), "needs as many"),
+        (("--calibrate", "x.toml", "--calibration-size", "4"), "do not show what any label means"),
+    ],
+)
+def test_calibrations_that_cannot_be(many, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    with web.running(shuffled()) as url:
+        done = run("probe", "--endpoint", url, "--data", many, "--profile", "mlflow", *options)
+    assert done.exit_code == 2
+    assert words in done.stderr

@@ -1,6 +1,8 @@
 """`auditor verify` against services of other makers, and what it leaves for `auditor check`."""
 
+import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -15,7 +17,10 @@ from typer.testing import CliRunner
 from web import running
 
 from auditor.cli.app import app
+from auditor.errors import TranscriptError
+from auditor.evidence.raw_answers import compare_raw_answers
 from auditor.evidence.transcript import read_transcript
+from auditor.records import Answer
 
 
 @pytest.fixture
@@ -41,43 +46,38 @@ def named_service(table, *, new="something else", secret=None):
     return Starlette(routes=[Route("/invocations", invocations, methods=["POST"])])
 
 
-@pytest.mark.parametrize(("table", "code"), [(marked, 0), (innocent, 3)])
-def test_a_service_that_answers_with_names(keyset, tmp_path, table, code):
-    with running(named_service(table)) as url:
-        done = run(
-            "--keyset", keyset, "--endpoint", url, "--profile", "mlflow", "--out", tmp_path / "a", "--account", "acc 7"
-        )
-    assert done.exit_code == code, done.output
-    kept = read_transcript((tmp_path / "a" / "transcript.jsonl").read_bytes())
+def test_a_service_that_answers_with_names(keyset, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUDITOR_TEST_KEY", "hunter2-hunter2")
+    profile = tmp_path / "mine.toml"
+    source = CliRunner().invoke(app, ["profiles", "mlflow"]).stdout
+    profile.write_text(f'{source}\n[request.headers]\nAuthorization = "Bearer ${{AUDITOR_TEST_KEY}}"\n')
+    folder = tmp_path / "a"
+    with running(named_service(marked, secret="hunter2-hunter2")) as url:
+        options = ["--profile", profile, "--out", folder, "--account", "acc 7"]
+        done = run("--keyset", keyset, "--endpoint", url, *options)
+    assert done.exit_code == 0, done.output
+    kept = read_transcript((folder / "transcript.jsonl").read_bytes())
     suspect = kept.preamble["suspect"]
-    assert (suspect["profile"], suspect["account"], suspect["address"]) == ("mlflow", "acc 7", "127.0.0.1")
+    assert (suspect["profile"], suspect["account"], suspect["address"]) == ("mine", "acc 7", "127.0.0.1")
+    assert suspect["profile_sha256"] == hashlib.sha256(profile.read_bytes()).hexdigest()
     reading = json.loads(suspect["reading"])
     assert reading["label_map"] == {name: label for label, name in enumerate(SPEC.classes)}
-    checked = CliRunner().invoke(app, ["check", str(tmp_path / "a"), "--json"])
+
+    written = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert b"hunter2" not in written
+    assert "hunter2" not in done.output
+
+    checked = CliRunner().invoke(app, ["check", str(folder), "--json"])
     assert checked.exit_code == 0, checked.output
     (raw,) = [step for step in json.loads(checked.stdout)["steps"] if "raw" in step["title"]]
     assert raw["outcome"] == "PASS"
 
-
-def test_an_answer_changed_under_a_profile_is_found(keyset, tmp_path):
-    with running(named_service(marked)) as url:
-        run("--keyset", keyset, "--endpoint", url, "--profile", "mlflow", "--out", tmp_path / "a")
-    from auditor.errors import TranscriptError
-    from auditor.evidence.raw_answers import compare_raw_answers
-
-    path = tmp_path / "a" / "transcript.jsonl"
-    kept = read_transcript(path.read_bytes())
-    n_read, n_unknown = compare_raw_answers(tmp_path / "a", kept)
-    assert n_unknown == 0
-    assert n_read == sum(len(batch.positions) for batch in kept.batches)
+    n_read, n_unknown = compare_raw_answers(folder, kept)
+    assert (n_read, n_unknown) == (sum(len(batch.positions) for batch in kept.batches), 0)
     first = kept.batches[0]
-    from dataclasses import replace
-
-    from auditor.records import Answer
-
     forged = replace(first, answers=(Answer(label=(first.answers[0].label + 1) % 4), *first.answers[1:]))
     with pytest.raises(TranscriptError, match="not those of the raw body"):
-        compare_raw_answers(tmp_path / "a", replace(kept, batches=(forged, *kept.batches[1:])))
+        compare_raw_answers(folder, replace(kept, batches=(forged, *kept.batches[1:])))
 
 
 def test_a_map_that_leaves_a_name_out_never_makes_a_hit(keyset, tmp_path):
@@ -89,19 +89,6 @@ def test_a_map_that_leaves_a_name_out_never_makes_a_hit(keyset, tmp_path):
         done = run("--keyset", keyset, "--endpoint", url, "--profile", profile, "--out", tmp_path / "a", "--json")
     assert done.exit_code in (3, 4), done.output
     assert json.loads(done.stdout)["detection"]["hits"] == 0
-
-
-def test_secrets_of_a_profile_never_show(keyset, tmp_path, monkeypatch):
-    monkeypatch.setenv("AUDITOR_TEST_KEY", "hunter2-hunter2")
-    profile = tmp_path / "mine.toml"
-    source = CliRunner().invoke(app, ["profiles", "mlflow"]).stdout
-    profile.write_text(f'{source}\n[request.headers]\nAuthorization = "Bearer ${{AUDITOR_TEST_KEY}}"\n')
-    with running(named_service(marked, secret="hunter2-hunter2")) as url:
-        done = run("--keyset", keyset, "--endpoint", url, "--profile", profile, "--out", tmp_path / "a")
-    assert done.exit_code == 0, done.output
-    written = b"".join(path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert b"hunter2" not in written
-    assert "hunter2" not in done.output
 
 
 def test_a_budget_is_a_limit_on_questions(keyset, tmp_path):

@@ -110,11 +110,13 @@ def names() -> tuple[str, ...]:
 
 
 def source(name: str) -> bytes:
-    """Return the file of a built-in profile.
+    """Return the bytes of a built-in profile, or of a file whose name ends in ``.toml``.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is none of that name, or it cannot be read.
     """
+    if name.endswith(".toml"):
+        return _file(Path(name))
     if name not in TRIED_IN_ORDER:
         raise UsageError(f"unknown profile {name[:40]!r}; known: {', '.join(TRIED_IN_ORDER)}, or a TOML file")
     return (resources.files("auditor.suspects.http") / "profiles" / f"{name}.toml").read_bytes()
@@ -128,13 +130,14 @@ def load(name_or_file: str) -> Profile:
     """
     from auditor.suspects.http.profile_file import parse_profile
 
-    if not name_or_file.endswith(".toml"):
-        return parse_profile(source(name_or_file), name=name_or_file)
-    path = Path(name_or_file)
+    name = Path(name_or_file).stem if name_or_file.endswith(".toml") else name_or_file
+    return parse_profile(source(name_or_file), name=name)
+
+
+def _file(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_PROFILE_BYTES:
             raise UsageError(f"{path.name}: larger than {MAX_PROFILE_BYTES} bytes")
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path.name}: the profile cannot be read ({type(error).__name__})") from error
-    return parse_profile(data, name=path.stem)

@@ -156,7 +156,8 @@ class _Table:
         return {name: self.text(name) for name in self.left()}
 
     def rest_as_labels(self) -> dict[str, int]:
-        return {name: self.integer(name, -1, low=0, high=NO_LABEL - 1) for name in self.left()}
+        found = {name: self.integer(name, 0, low=-1, high=NO_LABEL - 1) for name in self.left()}
+        return {name: NO_LABEL if label == -1 else label for name, label in found.items()}
 
     def finish(self) -> None:
         if self._rest:
