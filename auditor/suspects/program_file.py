@@ -2,7 +2,8 @@
 
 Opening such a file runs what its author wrote, so it takes the examiner's word (``--allow-python``). TorchScript is
 interpreted by PyTorch, without Python, but its operators may read and write files. The loader of ``.pt2`` unpickles
-some parts and evaluates others as text; a file in which either could do more than name tensors is refused even then.
+some parts and evaluates others as text; files with pickled objects, with expressions beyond arithmetic or with guards
+in Python are refused even then. That closes the known ways, and is no promise that there are no others.
 """
 
 import io
@@ -171,6 +172,8 @@ def _json_problem(value: object) -> str:
                 isinstance(path, str) and TENSOR_FILE.fullmatch(path)
             ):
                 return "holds pickled objects"
+            if item.get("guards_code"):
+                return "holds guards written in Python"
             expression = item.get("expr_str")
             if isinstance(expression, str) and not _is_symbolic(expression):
                 return "holds an expression that is more than arithmetic"

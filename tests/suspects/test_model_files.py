@@ -288,10 +288,13 @@ def test_an_exported_program_that_would_unpickle_or_evaluate_is_refused(programs
             content.replace(b"{}", b'{"x": {"path_name": "custom_obj_0"}}') if "constants_config" in name else content
         )
 
+    def guarded(name, content):
+        return content.replace(b'"guards_code": []', b'"guards_code": ["print(1)"]')
+
     def old_form(name, content):
         return None if name.endswith("archive_format") else content
 
-    for change in (pickled_weight, samples, expression, custom, old_form):
+    for change in (pickled_weight, samples, expression, custom, guarded, old_form):
         spoiled = changed(whole, change)
         assert exported_problem(spoiled), change.__name__
         (tmp_path / "m.pt2").write_bytes(spoiled)

@@ -1,5 +1,6 @@
 """Certificates, proxies and headers: what is trusted, what is recorded, what is never sent or kept."""
 
+import dataclasses
 import datetime
 import hashlib
 import ipaddress
@@ -114,6 +115,18 @@ def test_a_service_without_a_description_is_looked_at_without_asking(authority, 
     assert (described.address, described.certificate_sha256) == ("127.0.0.1", "")
 
 
+def test_another_certificate_in_the_middle_is_told(authority, trusted, caplog):
+    (one, first), (two, second) = authority.server("one"), authority.server("two")
+    with web.faulty(web.sends(body=GOOD, close=True), tls=one) as server, suspect_at(server.url) as suspect:
+        assert suspect.query(TWO).reply.certificate_sha256 == first
+        assert suspect.query(TWO).reply.certificate_sha256 == first
+        assert "another TLS certificate" not in caplog.text
+        with web.faulty(web.sends(body=GOOD, close=True), tls=two) as other:
+            suspect._transport._target = dataclasses.replace(suspect._target, uri=other.url)
+            assert suspect.query(TWO).reply.certificate_sha256 == second
+    assert "shows another TLS certificate than before" in caplog.text
+
+
 @pytest.mark.parametrize("profile", [None, "mlflow"], ids=["described", "looked at"])
 @pytest.mark.parametrize(
     "changes",
@@ -146,6 +159,12 @@ def test_a_closed_port_is_told_when_looking():
         suspect_at(f"http://127.0.0.1:{web.free_port()}", profile=load("mlflow")) as suspect,
         pytest.raises(SuspectUnavailableError, match="connection refused"),
     ):
+        suspect.describe()
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 70 + ".test", "x..test"])
+def test_hosts_that_cannot_be_looked_at(host):
+    with suspect_at(f"http://{host}:1", profile=load("mlflow")) as suspect, pytest.raises(SuspectUnavailableError):
         suspect.describe()
 
 

@@ -4,6 +4,7 @@ The questions are harmless to repeat, so a failed attempt is followed by another
 asked again once a complete answer was received, whatever that answer says.
 """
 
+import logging
 import math
 import random
 import time
@@ -30,6 +31,8 @@ RETRIED_STATUS = frozenset({429, 502, 503, 504})
 REFUSED_STATUS = frozenset({401, 403, 407, 451})
 REJECTED_STATUS = frozenset({400, 406, 411, 413, 415, 422})
 ABSENT_STATUS = frozenset({404, 405, 410, 501})
+
+logger = logging.getLogger(__name__)
 
 
 class HttpSuspect(Suspect):
@@ -87,6 +90,7 @@ class HttpSuspect(Suspect):
         )
         self.dialect = dialect_of(profile, classes=classes)
         self._account = account
+        self._certificate_sha256 = ""
         self._max_attempts = max_attempts
         self._batch_size = batch_size if profile is None else min(batch_size, profile.limits.batch_size)
         rate = 0.0 if profile is None else profile.limits.requests_per_minute
@@ -156,6 +160,7 @@ class HttpSuspect(Suspect):
         asked = self.dialect.question(inputs)
         received, attempts = self._ask(asked.method, asked.path, asked.body, content_type=asked.content_type)
         self._check_status(received.status, path=asked.path)
+        self._notice(received)
         reply = RawReply(
             answers=self.dialect.answers(received.body),
             body=received.body,
@@ -167,6 +172,12 @@ class HttpSuspect(Suspect):
             headers=received.headers,
         )
         return Exchange(reply=reply, failed_attempts=attempts)
+
+    def _notice(self, received: Received) -> None:
+        shown = received.certificate_sha256
+        if self._certificate_sha256 and shown and shown != self._certificate_sha256:
+            logger.warning("%s: shows another TLS certificate than before", self._target.uri)
+        self._certificate_sha256 = shown
 
     def _ask(
         self, method: str, path: str, body: bytes | None, *, content_type: str = "application/json"

@@ -133,7 +133,7 @@ class Transport:
                     return address, ""
                 with _trusting(self._session.verify).wrap_socket(connected, server_hostname=parts.hostname) as secured:
                     return address, sha256_hex(secured.getpeercert(binary_form=True) or b"")
-        except OSError as error:
+        except (OSError, ValueError) as error:
             outcome = self._failure(error)
             raise SuspectUnavailableError(f"{self._target.uri}: {outcome.text}") from error
 
