@@ -26,6 +26,7 @@ test: lint
 	$(BIN)/pytest -n 2 -m "not slow"
 
 slow: install
+	@tools/install_servers.sh
 	$(BIN)/pytest -m slow
 
 clean:

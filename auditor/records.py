@@ -142,6 +142,16 @@ class SuspectId:
     """Resolved network address, or empty."""
     declared_name: str
     """The name the suspect gives itself, or empty."""
+    profile: str = ""
+    """How the service was spoken to: name of the profile, or empty for the package's own contract."""
+    profile_sha256: str = ""
+    """Digest of the profile's file, or empty."""
+    reading: str = ""
+    """How answers were read from the bytes, see evidence/reading.py; empty for the package's own contract."""
+    certificate_sha256: str = ""
+    """Digest of the TLS certificate the service showed first, or empty."""
+    account: str = ""
+    """Under which account the questions were asked, a label the examiner chose; or empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

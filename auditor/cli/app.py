@@ -14,6 +14,8 @@ from auditor.cli.dry_run import dry_run
 from auditor.cli.keys import keys
 from auditor.cli.panel import panel
 from auditor.cli.plan import plan
+from auditor.cli.probe import probe
+from auditor.cli.profiles import profiles
 from auditor.cli.report import report
 from auditor.cli.seal import seal
 from auditor.cli.serve import serve
@@ -66,7 +68,8 @@ def _options(
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 
 
-for _command in (demo, seal, serve, attack, verify, check, stamp, panel, plan, dry_run, report):
+_COMMANDS = (demo, seal, serve, attack, probe, profiles, verify, check, stamp, panel, plan, dry_run, report)
+for _command in _COMMANDS:
     app.command(_command.__name__.replace("_", "-"))(_command)
 app.add_typer(train, name="train")
 app.add_typer(keys, name="keys")

@@ -16,7 +16,23 @@ DEFAULT_BATCH = 64
 def verify(
     keyset: Annotated[Path, typer.Option("--keyset", help="Sealed key set, k.npz.")],
     endpoint: Annotated[str | None, typer.Option(help="Base URL of the suspect service.")] = None,
-    model: Annotated[Path | None, typer.Option(help="Suspect as a local file, model.safetensors.")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Suspect as a local file: safetensors, onnx, skops, pt2, ts; or python:module:function."),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="How the suspect is spoken to: name (see auditor profiles) or TOML file.")
+    ] = None,
+    allow_python: Annotated[
+        bool, typer.Option("--allow-python", help="Run code that comes with the suspect: python:, .ts, .pt, .pt2.")
+    ] = False,
+    account: Annotated[str, typer.Option(help="Label of the account that asks, for the record; never a secret.")] = "",
+    proxy: Annotated[
+        str | None, typer.Option(help="Proxy to the endpoint; those of the environment are not used.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Spend at most this amount, at the price per query that the profile states.")
+    ] = None,
     seal: Annotated[Path | None, typer.Option(help="k.seal.json as published; compared with the key set.")] = None,
     owner_key: Annotated[
         str | None, typer.Option(help="Fingerprint the owner's key must have (64 hex digits).")
@@ -81,7 +97,7 @@ def verify(
     from auditor.errors import UsageError
     from auditor.evidence.ledger import ledger_path
     from auditor.resumption import read_stopped
-    from auditor.suspects import open_suspect
+    from auditor.suspects import affordable, open_suspect
     from auditor.time_authority import TimeAuthorities
 
     authorities = TimeAuthorities(tsa or ())
@@ -93,6 +109,7 @@ def verify(
     nonce = casefile.nonce_bytes(judge_nonce, option="--judge-nonce")
     unlocks = casefile.unlocks(identity)
     opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key, unlocks=unlocks)
+    max_queries = affordable(budget, profile=profile, max_queries=max_queries)
     kept = casefile.Ledger(path=ledger or ledger_path(keyset), opened=opened)
     stopped = None if resume is None else read_stopped(resume)
     if stopped is not None and stopped.transcript is not None:
@@ -114,7 +131,15 @@ def verify(
         asked = kept.admit(asked, reuse=reuse_keys)
     with (
         open_suspect(
-            endpoint=endpoint, model=model, batch_size=batch_size or DEFAULT_BATCH, timeout_s=timeout
+            endpoint=endpoint,
+            model=model,
+            batch_size=batch_size or DEFAULT_BATCH,
+            timeout_s=timeout,
+            profile=profile,
+            classes=opened.seal.spec.classes,
+            account=account,
+            proxy=proxy,
+            allow_python=allow_python,
         ) as suspect,
         console.progress() as progress,
         kept.recording(folder),

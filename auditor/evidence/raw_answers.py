@@ -1,18 +1,19 @@
 """Reading raw answer bodies a second time, so that a transcript's answers need not be believed.
 
-The adapters that talk to suspects lie above the evidence and may speak other dialects; this reader knows the
-package's own: an object with ``answers``, each an object with an integer ``label`` and perhaps ``scores``.
+The adapters that talk to suspects lie above the evidence; this reader knows the package's own form - an object with
+``answers``, each an object with an integer ``label`` and perhaps ``scores`` - and the reading that a preamble records.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from auditor.canonical import sha256_hex
-from auditor.errors import SealError, TranscriptError
+from auditor.errors import SealError, SuspectAnswerError, TranscriptError
 from auditor.evidence.bundle import read_file
 from auditor.evidence.manifest import RAW_FOLDER
+from auditor.evidence.reading import Reading, read_answers, reading_of
 from auditor.evidence.transcript import Transcript
 from auditor.records import Answer
 
@@ -25,8 +26,18 @@ class RawAnswer:
     scores: tuple[float, ...] | None
 
 
-def read_raw_answers(body: bytes) -> tuple[RawAnswer, ...] | None:
-    """Return the answers of a body, or None where it is not in the form this reader knows."""
+def read_raw_answers(body: bytes, reading: Reading | None = None) -> tuple[RawAnswer, ...] | None:
+    """Return the answers of a body, or None where it is not in the form this reader knows.
+
+    Args:
+        body: the bytes as received.
+        reading: how the transcript says they are to be read; None for the package's own form.
+    """
+    if reading is not None:
+        try:
+            return tuple(RawAnswer(label=found.label, scores=found.scores) for found in read_answers(body, reading))
+        except SuspectAnswerError:
+            return None
     try:
         value = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError):
@@ -58,13 +69,14 @@ def compare_raw_answers(folder: Path, transcript: Transcript) -> tuple[int, int]
         TranscriptError: an answer differs.
     """
     n_read = n_unknown = 0
+    reading = recorded_reading(transcript)
     for batch in transcript.batches:
         if batch.answers is None:
             continue
         body = read_file(folder, f"{RAW_FOLDER}/{batch.response_sha256}")
         if sha256_hex(body) != batch.response_sha256:
             raise SealError("a raw body changed while it was checked")
-        raw = read_raw_answers(body)
+        raw = read_raw_answers(body, reading)
         if raw is None:
             n_unknown += 1
         elif not same_answers(raw, batch.answers):
@@ -72,6 +84,17 @@ def compare_raw_answers(folder: Path, transcript: Transcript) -> tuple[int, int]
         else:
             n_read += len(raw)
     return n_read, n_unknown
+
+
+def recorded_reading(transcript: Transcript) -> Reading | None:
+    """Return how the preamble says answers are read, None for the package's own form.
+
+    Raises:
+        MalformedError: it says something that is no reading.
+    """
+    suspect = transcript.preamble.get("suspect")
+    text = suspect.get("reading") if isinstance(suspect, Mapping) else None
+    return reading_of(text) if isinstance(text, str) and text else None
 
 
 def _answer(item: object) -> RawAnswer | None:

@@ -46,7 +46,7 @@ def recompute_results(
     max_keys = fields.integer("max_keys", low=1, high=seal.protocol.n_keys)
     deviations = fields.texts("deviations")
     fields.hex("judge_nonce")
-    suspect = _suspect(fields.object("suspect"))
+    suspect = _suspect(fields.raw("suspect"))
     declared = fields.integer("family", low=1, high=MAX_FAMILY) if "family" in transcript.preamble else 1
     panel = panel_of(transcript, seal=seal)
     if panel is not None:
@@ -197,13 +197,25 @@ def check_opinion(opinion: JsonValue) -> str:
     return f"likelihood ratio {lr:.4g}: {band(lr).words}"
 
 
-def _suspect(fields: Fields) -> SuspectId:
+def _suspect(recorded: JsonValue) -> SuspectId:
+    fields = Fields(recorded, what="transcript preamble.suspect")
+
+    def later(name: str) -> str:
+        """Return a field that earlier versions did not record; empty where it is absent."""
+        present = isinstance(recorded, Mapping) and name in recorded
+        return fields.text(name, max_length=1 << 22) if present else ""
+
     suspect = SuspectId(
         uri=fields.text("uri"),
         kind=fields.text("kind"),
         artefact_sha256=fields.text("artefact_sha256"),
         address=fields.text("address"),
         declared_name=fields.text("declared_name"),
+        profile=later("profile"),
+        profile_sha256=later("profile_sha256"),
+        reading=later("reading"),
+        certificate_sha256=later("certificate_sha256"),
+        account=later("account"),
     )
     fields.finish()
     return suspect

@@ -1,18 +1,65 @@
 """The border to a suspect: adapters write ``_predict``, this base checks everything that comes back."""
 
+import json
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
+from auditor.canonical import JsonValue, canonical_bytes, decimal_string
 from auditor.errors import Attempt as Attempt
-from auditor.errors import SuspectAnswerError, SuspectError
+from auditor.errors import SuspectAnswerError, SuspectError, SuspectLoadError
+from auditor.evidence.reading import Reading, read_answers
 from auditor.records import Answer, Inputs, SuspectId
 
 MAX_LABEL = 1_000_000
 MAX_SCORES = 100_000
+MAX_MODEL_BYTES = 1 << 30
+LOCAL_BATCH = 256
+
+Tensor = npt.NDArray[np.generic]
+"""A batch as a model or service takes it."""
+
+
+class Layout(StrEnum):
+    """Order of the sides of one input."""
+
+    CHANNELS_FIRST = "chw"
+    CHANNELS_LAST = "hwc"
+    FLAT = "flat"
+    """One list of values, in the order channel, row, column."""
+
+
+class ImageFormat(StrEnum):
+    """How an image is encoded."""
+
+    PNG = "png"
+    """Without loss."""
+    JPEG = "jpeg"
+    """With loss: marks of a few grey levels may not survive it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """How uint8 pixels become what the service takes."""
+
+    layout: Layout = Layout.CHANNELS_FIRST
+    divide: float = 1.0
+    """Every value is divided by this; 1 leaves whole numbers."""
+    mean: tuple[float, ...] = ()
+    """Subtracted after the division, one per channel or one for all; empty subtracts nothing."""
+    std: tuple[float, ...] = ()
+    """Divided by after the subtraction, one per channel or one for all; empty divides by nothing."""
+    image: ImageFormat = ImageFormat.PNG
+    jpeg_quality: int = 95
+    """1 to 100."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +73,12 @@ class RawReply:
     server_date: str = ""
     """The Date header of the answer, or empty."""
     status: int = 200
+    address: str = ""
+    """Network address that answered, or empty."""
+    certificate_sha256: str = ""
+    """Digest of the TLS certificate that was shown, or empty."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Response headers by lower-case name without those that may carry secrets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +156,121 @@ class Suspect(ABC):
     def close(self) -> None:
         """Release connections and files."""
 
-    def __enter__(self) -> "Suspect":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def encode_tensor(inputs: Inputs, encoding: Encoding) -> Tensor:
+    """Return the batch in the layout and scale the service takes: whole numbers unless something is divided.
+
+    Raises:
+        SuspectAnswerError: mean or standard deviation have neither one value nor one per channel.
+    """
+    n, channels = inputs.shape[:2]
+    values: Tensor = inputs
+    if (encoding.divide, encoding.mean, encoding.std) != (1.0, (), ()):
+        scaled = inputs.astype(np.float32) / np.float32(encoding.divide)
+        for name, constants in (("mean", encoding.mean), ("std", encoding.std)):
+            if constants and len(constants) not in (1, channels):
+                raise SuspectAnswerError(
+                    f"the profile's input.{name} has {len(constants)} values for {channels} channels"
+                )
+            column = np.array(constants or (0.0 if name == "mean" else 1.0,), dtype=np.float32).reshape(1, -1, 1, 1)
+            scaled = scaled - column if name == "mean" else scaled / column
+        values = scaled
+    match encoding.layout:
+        case Layout.CHANNELS_LAST:
+            return np.ascontiguousarray(values.transpose(0, 2, 3, 1))
+        case Layout.FLAT:
+            return np.ascontiguousarray(values.reshape(n, -1))
+    return np.ascontiguousarray(values)
+
+
+class LocalSuspect(Suspect):
+    """A model that runs on this machine; adapters write ``_outputs`` and ``describe``.
+
+    Args:
+        reading: maps the model's own labels to those of the task; None where they are the same.
+        batch_size: most inputs per question.
+    """
+
+    def __init__(self, *, reading: Reading | None = None, batch_size: int = LOCAL_BATCH) -> None:
+        self._reading = reading
+        self._batch_size = batch_size
+        self._profile = ("", "")
+
+    def follows(self, profile: str, sha256: str) -> None:
+        """Record the name and digest of the profile that the settings were taken from."""
+        self._profile = (profile, sha256)
+
+    @property
+    def batch_size(self) -> int:
+        """Largest number of inputs per question."""
+        return self._batch_size
+
+    @abstractmethod
+    def _outputs(self, inputs: Inputs) -> npt.NDArray[np.generic]:
+        """Return scores, shape (n, labels), or labels as whole numbers or names, shape (n,)."""
+
+    def _suspect_id(self, *, name: str, sha256: str) -> SuspectId:
+        return SuspectId(
+            uri=name,
+            kind="file",
+            artefact_sha256=sha256,
+            address="",
+            declared_name="",
+            profile=self._profile[0],
+            profile_sha256=self._profile[1],
+            reading="" if self._reading is None else self._reading.as_text(),
+        )
+
+    def _predict(self, inputs: Inputs) -> Exchange:
+        started_s = time.monotonic()
+        outputs = np.asarray(self._outputs(inputs))
+        elapsed_ms = round((time.monotonic() - started_s) * 1000)
+        if self._reading is not None:
+            body = json.dumps({"answers": outputs.tolist()}, allow_nan=False).encode()
+            return Exchange(reply=RawReply(answers=read_answers(body, self._reading), body=body, elapsed_ms=elapsed_ms))
+        answers = _answers(outputs)
+        return Exchange(reply=RawReply(answers=answers, body=_rendered(answers), elapsed_ms=elapsed_ms))
+
+
+def read_model_file(path: Path) -> bytes:
+    """Return the bytes of a model file, which its digest is taken of and which are then opened.
+
+    Raises:
+        SuspectLoadError: it cannot be read, is empty, or too large.
+    """
+    try:
+        if path.stat().st_size > MAX_MODEL_BYTES:
+            raise SuspectLoadError(f"{path.name}: larger than {MAX_MODEL_BYTES} bytes")
+        data = path.read_bytes()
+    except OSError as error:
+        raise SuspectLoadError(f"{path.name}: cannot be read ({type(error).__name__})") from error
+    if not data:
+        raise SuspectLoadError(f"{path.name}: an empty file")
+    return data
+
+
+def _answers(outputs: npt.NDArray[np.generic]) -> tuple[Answer, ...]:
+    if outputs.ndim == 1 and np.issubdtype(outputs.dtype, np.integer):
+        return tuple(Answer(label=int(label)) for label in outputs)
+    if outputs.ndim != 2 or outputs.shape[1] < 2 or not np.issubdtype(outputs.dtype, np.number):
+        raise SuspectAnswerError("the model gives neither one whole number nor one score per label for each input")
+    return tuple(Answer(label=int(np.argmax(row)), scores=tuple(float(score) for score in row)) for row in outputs)
+
+
+def _rendered(answers: Sequence[Answer]) -> bytes:
+    items: list[JsonValue] = [
+        {"label": answer.label}
+        if answer.scores is None
+        else {"label": answer.label, "scores": [decimal_string(score) for score in answer.scores]}
+        for answer in answers
+    ]
+    return canonical_bytes({"answers": items})
 
 
 def check_answers(answers: Sequence[Answer], *, n_expected: int) -> None:

@@ -3,25 +3,27 @@
 A folder may also hold several such models and what happens around them; see :mod:`auditor.wrapped`.
 """
 
-import time
 from pathlib import Path
 
-from auditor.canonical import JsonValue, canonical_bytes, decimal_string
+import numpy as np
+import numpy.typing as npt
+
 from auditor.errors import MissingPartError, SuspectAnswerError, SuspectLoadError
+from auditor.evidence.reading import Reading
 from auditor.models import DESCRIPTION_NAME, WEIGHTS_NAME, predict
-from auditor.records import Answer, Inputs, SuspectId
-from auditor.suspects.base import Description, Exchange, RawReply, Suspect
+from auditor.records import Inputs
+from auditor.suspects.base import LOCAL_BATCH, Description, LocalSuspect
 from auditor.wrapped import WRAPPED_NAME, WrappedModel, load
 
-DEFAULT_BATCH = 256
 ACCEPTED = f"a folder with {WEIGHTS_NAME} and {DESCRIPTION_NAME}, or the .safetensors file with its .json beside it"
 
 
-class TorchFileSuspect(Suspect):
+class TorchFileSuspect(LocalSuspect):
     """A model file that is opened and run on this machine.
 
     Args:
         path: the folder, or the ``.safetensors`` file, with the description beside it.
+        reading: maps the model's own labels to those of the task.
         batch_size: most inputs per question.
 
     Raises:
@@ -29,7 +31,8 @@ class TorchFileSuspect(Suspect):
         MissingPartError: PyTorch is not installed.
     """
 
-    def __init__(self, path: Path, *, batch_size: int = DEFAULT_BATCH) -> None:
+    def __init__(self, path: Path, *, reading: Reading | None = None, batch_size: int = LOCAL_BATCH) -> None:
+        super().__init__(reading=reading, batch_size=batch_size)
         if not path.is_dir() and path.suffix != ".safetensors":
             # Pickled formats run code of whoever wrote them; looking inside would be too late.
             raise SuspectLoadError(f"{path.name}: not a model this program opens; it takes {ACCEPTED}")
@@ -41,23 +44,11 @@ class TorchFileSuspect(Suspect):
         self._description = loaded.description
         weights_name = WRAPPED_NAME if isinstance(loaded, WrappedModel) else WEIGHTS_NAME
         self._name = (path / weights_name if path.is_dir() else path).name
-        self._batch_size = batch_size
-
-    @property
-    def batch_size(self) -> int:
-        """Largest number of inputs per question."""
-        return self._batch_size
 
     def describe(self) -> Description:
         """Return the file's name, digest, input shape and number of labels."""
-        suspect = SuspectId(
-            uri=self._name,
-            kind="file",
-            # Loading compared this digest, or those it stands for, with the bytes that became the network.
-            artefact_sha256=self._description.weights_sha256,
-            address="",
-            declared_name="",
-        )
+        # Loading compared this digest, or those it stands for, with the bytes that became the network.
+        suspect = self._suspect_id(name=self._name, sha256=self._description.weights_sha256)
         return Description(
             suspect=suspect,
             input_shape=self._description.input_shape,
@@ -65,22 +56,7 @@ class TorchFileSuspect(Suspect):
             extra={"answers": "scores", "architecture": self._description.architecture},
         )
 
-    def _predict(self, inputs: Inputs) -> Exchange:
+    def _outputs(self, inputs: Inputs) -> npt.NDArray[np.generic]:
         if inputs.shape[1:] != self._description.input_shape:
             raise SuspectAnswerError(f"{self._name}: the model takes inputs of another shape")
-        started_s = time.monotonic()
-        scores = predict(self._network, inputs)
-        elapsed_ms = round((time.monotonic() - started_s) * 1000)
-        answers = tuple(
-            Answer(label=int(label), scores=tuple(row))
-            for label, row in zip(scores.argmax(axis=1), scores.tolist(), strict=True)
-        )
-        return Exchange(reply=RawReply(answers=answers, body=_rendered(answers), elapsed_ms=elapsed_ms))
-
-
-def _rendered(answers: tuple[Answer, ...]) -> bytes:
-    items: list[JsonValue] = [
-        {"label": answer.label, "scores": [decimal_string(score) for score in answer.scores or ()]}
-        for answer in answers
-    ]
-    return canonical_bytes({"answers": items})
+        return predict(self._network, inputs)

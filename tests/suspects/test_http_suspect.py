@@ -26,7 +26,7 @@ from auditor.records import Answer
 from auditor.serving import AnswerMode, create_app
 from auditor.suspects import open_suspect
 from auditor.suspects.http import HttpSuspect
-from auditor.suspects.http.adapter import question
+from auditor.suspects.http.dialects import question
 
 SHAPE = (1, 4, 4)
 TWO = np.zeros((2, *SHAPE), dtype=np.uint8)

@@ -4,11 +4,13 @@ The questions are harmless to repeat, so a failed attempt is followed by another
 asked again once a complete answer was received, whatever that answer says.
 """
 
-import base64
+import logging
+import math
 import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from auditor.errors import (
     SuspectAnswerError,
@@ -20,8 +22,10 @@ from auditor.errors import (
 )
 from auditor.records import Inputs, SuspectId
 from auditor.suspects.base import Attempt, Description, Exchange, RawReply, Suspect
-from auditor.suspects.http.answers import parse_answers, parse_description
-from auditor.suspects.http.transport import Failure, Received, Transport, parse_address, retry_after_s
+from auditor.suspects.http.addresses import parse_address, retry_after_s, secrets_of
+from auditor.suspects.http.dialects import dialect_of, filled_headers
+from auditor.suspects.http.profile import Profile
+from auditor.suspects.http.transport import Failure, Received, Transport
 
 DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_ATTEMPTS = 4
@@ -35,29 +39,41 @@ REFUSED_STATUS = frozenset({401, 403, 407, 451})
 REJECTED_STATUS = frozenset({400, 406, 411, 413, 415, 422})
 ABSENT_STATUS = frozenset({404, 405, 410, 501})
 
+logger = logging.getLogger(__name__)
+
 
 class HttpSuspect(Suspect):
-    """A prediction service that speaks the contract of ``auditor serve``.
+    """A prediction service that speaks the contract of ``auditor serve``, or what a profile describes.
 
     Args:
-        base_url: http or https address that ``/v1/predict`` is appended to; credentials and query in it are sent,
+        base_url: http or https address that the profile's path is appended to; credentials and query in it are sent,
             never shown.
+        profile: how the service is spoken to; None for the contract of ``auditor serve``.
+        classes: names of the task's classes in label order, for services that answer with names.
+        account: under which account is asked, for the record.
+        proxy: address of the proxy to go through; the environment's proxies are not used.
         timeout_s: longest time for one whole attempt.
         max_attempts: attempts per question before it counts as unanswered.
         batch_size: most inputs per request; a smaller limit that the service declares is respected.
         max_body_bytes: largest answer that is read, after decompression.
-        sleep: waits between attempts.
+        sleep: waits between attempts, and between requests where the profile limits their rate.
         jitter: returns a number in [0, 1) that spreads the waits.
         now_s: seconds since the epoch, for Retry-After dates.
+        steady_s: seconds of a clock that never steps back, for the rate limit.
 
     Raises:
-        UsageError: ``base_url`` is not such an address, or a limit is not positive.
+        UsageError: ``base_url`` is not such an address, a limit is not positive, or a secret of the profile is not in
+            the environment.
     """
 
     def __init__(
         self,
         base_url: str,
         *,
+        profile: Profile | None = None,
+        classes: tuple[str, ...] = (),
+        account: str = "",
+        proxy: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         max_attempts: int = DEFAULT_ATTEMPTS,
         batch_size: int = DEFAULT_BATCH,
@@ -65,17 +81,36 @@ class HttpSuspect(Suspect):
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
         now_s: Callable[[], float] = time.time,
+        steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
         if not timeout_s > 0 or min(max_attempts, batch_size, max_body_bytes) < 1:
             raise UsageError("timeout, attempts, batch size and body limit must be positive")
         self._target = parse_address(base_url)
-        self._transport = Transport(self._target, timeout_s=timeout_s, max_body_bytes=max_body_bytes)
+        headers, secrets = filled_headers(profile)
+        self._transport = Transport(
+            self._target,
+            timeout_s=timeout_s,
+            max_body_bytes=max_body_bytes,
+            headers=headers,
+            secrets=(*secrets, *secrets_of(self._target)),
+            proxy=proxy,
+        )
+        self.dialect = dialect_of(profile, classes=classes)
+        self._account = account
+        self._certificate_sha256 = ""
         self._max_attempts = max_attempts
-        self._batch_size = batch_size
+        self._batch_size = batch_size if profile is None else min(batch_size, profile.limits.batch_size)
+        rate = 0.0 if profile is None else profile.limits.requests_per_minute
+        self._spacing_s = 60.0 / rate if rate else 0.0
+        self._next_s = -math.inf
+        self._steady_s = steady_s
         self._sleep = sleep
         self._jitter = jitter
         self._now_s = now_s
-        self._n_labels: int | None = None
+        self.n_requests = 0
+        """Requests sent so far, repeated ones included."""
+        self.latest: Received | None = None
+        """The last complete answer."""
 
     @property
     def batch_size(self) -> int:
@@ -87,17 +122,24 @@ class HttpSuspect(Suspect):
         self._transport.close()
 
     def describe(self) -> Description:
-        """Return what the service says about itself; one without ``/v1/model`` is known by its address alone."""
-        received, attempts = self._ask("GET", "/v1/model", None)
+        """Return what the service says about itself; one without a description is known by its address alone."""
+        path = self.dialect.describe_path
+        if path is None:
+            address, certificate_sha256 = self._transport.look()
+            return Description(
+                suspect=replace(
+                    self._suspect_id(None, sha256="", name=""), address=address, certificate_sha256=certificate_sha256
+                )
+            )
+        received, attempts = self._ask("GET", path, None)
         extra = {"failed_attempts": str(len(attempts))} if attempts else {}
         if received.status in ABSENT_STATUS:
             return Description(suspect=self._suspect_id(received, sha256="", name=""), extra=extra)
-        self._check_status(received.status, path="/v1/model")
+        self._check_status(received.status, path=path)
         try:
-            declared = parse_description(received.body)
+            declared = self.dialect.description(received.body)
         except SuspectAnswerError as error:
             raise SuspectAnswerError(f"{self._target.uri}: {error}") from error
-        self._n_labels = declared.n_labels
         self._batch_size = min(self._batch_size, declared.max_batch or self._batch_size)
         return Description(
             suspect=self._suspect_id(received, sha256=declared.sha256, name=declared.name),
@@ -106,20 +148,28 @@ class HttpSuspect(Suspect):
             extra={"answers": declared.answers, **extra},
         )
 
-    def _suspect_id(self, received: Received, *, sha256: str, name: str) -> SuspectId:
+    def _suspect_id(self, received: Received | None, *, sha256: str, name: str) -> SuspectId:
+        reading = self.dialect.reading
         return SuspectId(
             uri=self._target.uri,
             kind="http",
             artefact_sha256=sha256,
-            address=received.address,
+            address="" if received is None else received.address,
             declared_name=name,
+            profile=self.dialect.name,
+            profile_sha256=self.dialect.sha256,
+            reading="" if reading is None else reading.as_text(),
+            certificate_sha256="" if received is None else received.certificate_sha256,
+            account=self._account,
         )
 
     def _predict(self, inputs: Inputs) -> Exchange:
-        received, attempts = self._ask("POST", "/v1/predict", question(inputs))
+        asked = self.dialect.question(inputs)
+        received, attempts = self._ask(asked.method, asked.path, asked.body, content_type=asked.content_type)
         try:
-            self._check_status(received.status, path="/v1/predict")
-            answers = parse_answers(received.body, n_labels=self._n_labels)
+            self._check_status(received.status, path=asked.path)
+            self._notice(received)
+            answers = self.dialect.answers(received.body)
         except SuspectError as error:
             error.attempts, error.body = attempts, received.body or None
             raise
@@ -129,18 +179,32 @@ class HttpSuspect(Suspect):
             elapsed_ms=received.elapsed_ms,
             server_date=received.server_date,
             status=received.status,
+            address=received.address,
+            certificate_sha256=received.certificate_sha256,
+            headers=received.headers,
         )
         return Exchange(reply=reply, failed_attempts=attempts)
 
-    def _ask(self, method: str, path: str, body: bytes | None) -> tuple[Received, tuple[Attempt, ...]]:
+    def _notice(self, received: Received) -> None:
+        shown = received.certificate_sha256
+        if self._certificate_sha256 and shown and shown != self._certificate_sha256:
+            logger.warning("%s: shows another TLS certificate than before", self._target.uri)
+        self._certificate_sha256 = shown
+
+    def _ask(
+        self, method: str, path: str, body: bytes | None, *, content_type: str = "application/json"
+    ) -> tuple[Received, tuple[Attempt, ...]]:
         # urllib3 can retry too, but keeps no record of each attempt's reason and wait.
         attempts: list[Attempt] = []
         for number in range(1, self._max_attempts + 1):
+            self._keep_the_rate()
+            self.n_requests += 1
             try:
-                outcome = self._transport.attempt(method, path, body)
+                outcome = self._transport.attempt(method, path, body, content_type=content_type)
             except SuspectError as error:
                 error.attempts = tuple(attempts)
                 raise
+            self.latest = outcome if isinstance(outcome, Received) else self.latest
             if isinstance(outcome, Received) and outcome.status not in RETRIED_STATUS:
                 return outcome, tuple(attempts)
             text = outcome.text if isinstance(outcome, Failure) else f"HTTP {outcome.status}"
@@ -155,6 +219,13 @@ class HttpSuspect(Suspect):
         if attempts[-1].error == "HTTP 429":
             raise SuspectThrottledError(message, attempts=attempts)
         raise SuspectUnavailableError(message, attempts=attempts)
+
+    def _keep_the_rate(self) -> None:
+        if self._spacing_s:
+            left_s = self._next_s - self._steady_s()
+            if left_s > 0:
+                self._sleep(left_s)
+            self._next_s = self._steady_s() + self._spacing_s
 
     def _wait_s(self, number: int, outcome: Received | Failure) -> float:
         if isinstance(outcome, Received):
@@ -173,11 +244,3 @@ class HttpSuspect(Suspect):
         if status in REJECTED_STATUS:
             raise SuspectAnswerError(f"{message}, the service does not accept the question")
         raise SuspectUnavailableError(f"{message}, no prediction service answers here")
-
-
-def question(inputs: Inputs) -> bytes:
-    """Return the request body for a batch, in canonical form."""
-    data_b64 = base64.b64encode(inputs.tobytes()).decode("ascii")
-    shape = ",".join(str(side) for side in inputs.shape)
-    # Nothing in it needs escaping, and a serialiser would look at every character of the pixels.
-    return f'{{"inputs":{{"data_b64":"{data_b64}","dtype":"uint8","shape":[{shape}]}}}}'.encode("ascii")

@@ -1,21 +1,15 @@
 """What a prediction service sends, as records; nothing in it is believed before it is checked."""
 
-import json
-import math
 from dataclasses import dataclass
 
 from auditor.canonical import canonical_bytes, parse_object, sha256_hex
 from auditor.errors import MalformedError, SuspectAnswerError
+from auditor.evidence.reading import JsonData, finite, load_json, printable
 from auditor.records import Answer
 from auditor.suspects.base import MAX_SCORES
 
 MAX_DESCRIPTION_BYTES = 4 * 1024 * 1024
-MAX_NAME = 80
 MAX_SIDE = 65536
-MAX_DIGITS = 19
-
-JsonData = str | int | float | bool | None | list["JsonData"] | dict[str, "JsonData"]
-"""A JSON value that may hold floats: outside data, never signed as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +68,7 @@ def parse_answers(body: bytes, *, n_labels: int | None) -> tuple[Answer, ...]:
     Raises:
         SuspectAnswerError: not JSON of the expected form, or a number that cannot be one.
     """
-    value = _load(body)
+    value = load_json(body)
     items = value.get("answers") if isinstance(value, dict) else None
     if not isinstance(items, list):
         raise SuspectAnswerError("the suspect's answer is not an object with a list of answers")
@@ -82,13 +76,6 @@ def parse_answers(body: bytes, *, n_labels: int | None) -> tuple[Answer, ...]:
     if len({len(answer.scores) for answer in answers if answer.scores is not None}) > 1:
         raise SuspectAnswerError("the suspect gave different numbers of scores in one answer")
     return answers
-
-
-def printable(value: object, *, limit: int = MAX_NAME) -> str:
-    """Return outside text without control characters and cut to ``limit`` characters; empty for anything else."""
-    if not isinstance(value, str):
-        return ""
-    return "".join(character for character in value[: 4 * limit] if character.isprintable())[:limit]
 
 
 def _answer(item: JsonData, *, n_labels: int | None) -> Answer:
@@ -112,7 +99,7 @@ def _answer(item: JsonData, *, n_labels: int | None) -> Answer:
 def _scores(value: JsonData) -> tuple[float, ...]:
     if not isinstance(value, list) or not 2 <= len(value) <= MAX_SCORES:
         raise SuspectAnswerError("the suspect gave scores that are not a list of numbers")
-    return _finite(value)
+    return finite(value)
 
 
 def _top(value: JsonData) -> dict[int, float]:
@@ -123,53 +110,8 @@ def _top(value: JsonData) -> dict[int, float]:
         label, score = (entry.get("label"), entry.get("score")) if isinstance(entry, dict) else (None, None)
         if isinstance(label, bool) or not isinstance(label, int) or label < 0 or label in found:
             raise SuspectAnswerError("the suspect gave a top list without distinct labels from 0")
-        (found[label],) = _finite([score])
+        (found[label],) = finite([score])
     return found
-
-
-def _finite(values: list[JsonData]) -> tuple[float, ...]:
-    numbers = [value for value in values if type(value) is int or type(value) is float]
-    if len(numbers) != len(values) or not all(map(math.isfinite, numbers)):
-        raise SuspectAnswerError("the suspect gave scores that are not finite numbers")
-    return tuple(map(float, numbers))
-
-
-def _load(body: bytes) -> JsonData:
-    if body.lstrip()[:1] == b"<":
-        raise SuspectAnswerError("the suspect answered with a page instead of JSON")
-    try:
-        value: JsonData = json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_unique_pairs,
-            parse_constant=_refuse_constant,
-            parse_int=_short_int,
-        )
-    except json.JSONDecodeError as error:
-        raise SuspectAnswerError(f"the suspect's answer is not JSON ({error.msg} at byte {error.pos})") from error
-    except UnicodeDecodeError as error:
-        raise SuspectAnswerError("the suspect's answer is not UTF-8 text") from error
-    except RecursionError as error:
-        raise SuspectAnswerError("the suspect's answer is nested too deeply") from error
-    except ValueError as error:
-        raise SuspectAnswerError(f"the suspect's answer is not acceptable JSON ({error})") from error
-    return value
-
-
-def _unique_pairs(pairs: list[tuple[str, JsonData]]) -> dict[str, JsonData]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("duplicate key")
-    return found
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError("a number that is not finite")
-
-
-def _short_int(text: str) -> int:
-    if len(text) > MAX_DIGITS:
-        raise ValueError("an integer too large to be a label or a score")
-    return int(text)
 
 
 def _is_side(value: object) -> bool:

@@ -1,7 +1,5 @@
 """One attempt to get one complete answer: addresses, connections, time and size limits."""
 
-import email.utils
-import ipaddress
 import logging
 import os
 import re
@@ -9,43 +7,36 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC
 from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import urlsplit
 
+import certifi
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import HTTPBasicAuth
-from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProxyError, ReadTimeoutError
 from urllib3.response import HTTPResponse
 
 from auditor import __version__
+from auditor.canonical import sha256_hex
 from auditor.errors import SuspectAnswerError, SuspectUnavailableError, UsageError
-from auditor.suspects.http.answers import printable
+from auditor.evidence.reading import printable
+from auditor.suspects.http.addresses import Target, redirected
 
+MAX_HEADERS = 50
+MIN_SECRET = 8
+SECRET_HEADER = re.compile(r"cookie|auth|token|secret|session|signature|key", re.IGNORECASE)
 CHUNK_BYTES = 64 * 1024
 MAX_REDIRECTS = 3
 
 # Its warnings about malformed headers print the full address, which may carry a token in the query.
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Where a service is."""
-
-    uri: str
-    """Address without credentials and query; the only form that is ever shown."""
-    query: str
-    auth: HTTPBasicAuth | None
-    loopback: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +51,10 @@ class Received:
     address: str
     """Network address that answered; empty behind a proxy."""
     elapsed_ms: int
+    certificate_sha256: str = ""
+    """Digest of the TLS certificate (DER) the service showed; empty without TLS."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Response headers by lower-case name, those that may carry secrets left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,69 +64,49 @@ class Failure:
     text: str
 
 
-def parse_address(base_url: str) -> Target:
-    """Split a base URL into what may be shown and what may not.
-
-    Raises:
-        UsageError: not an http or https address; the message never repeats it.
-    """
-    try:
-        parts = urlsplit(base_url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError as error:
-        raise UsageError("the endpoint is not a valid address") from error
-    if parts.scheme not in ("http", "https") or not host or not base_url.isprintable() or " " in base_url:
-        raise UsageError("the endpoint must be an http or https address such as http://127.0.0.1:8000")
-    shown = f"[{host}]" if ":" in host else host
-    shown += f":{port}" if port is not None else ""
-    auth = None
-    if parts.username is not None:
-        auth = HTTPBasicAuth(unquote(parts.username).encode(), unquote(parts.password or "").encode())
-    return Target(
-        uri=f"{parts.scheme}://{shown}{parts.path.rstrip('/')}",
-        query=parts.query,
-        auth=auth,
-        loopback=_is_loopback(host),
-    )
-
-
-def retry_after_s(text: str, *, now_s: float) -> float | None:
-    """Return the wait that a Retry-After header asks for (seconds or HTTP date), or None when it says nothing."""
-    if re.fullmatch(r"[0-9]{1,9}", text.strip()):
-        return float(text)
-    try:
-        until = email.utils.parsedate_to_datetime(text)
-        return max(0.0, (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - now_s)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
 class Transport:
     """A pooled session to one service."""
 
-    def __init__(self, target: Target, *, timeout_s: float, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        target: Target,
+        *,
+        timeout_s: float,
+        max_body_bytes: int,
+        headers: Mapping[str, str] | None = None,
+        secrets: Sequence[str] = (),
+        proxy: str | None = None,
+    ) -> None:
         self._target = target
+        self._headers = dict(headers or {})
+        # Shorter ones would be found in any answer by chance.
+        self._secrets = tuple(secret.encode() for secret in secrets if len(secret) >= MIN_SECRET)
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
         self._deadline = _Deadline(timeout_s)
-        self._session = _session(target, self._deadline)
+        self._session = _session(self._deadline, auth=target.auth, proxy=proxy)
 
     def close(self) -> None:
         """Close pooled connections and stop watching them."""
         self._session.close()
         self._deadline.close()
 
-    def attempt(self, method: str, path: str, body: bytes | None) -> Received | Failure:
+    def attempt(
+        self, method: str, path: str, body: bytes | None, *, content_type: str = "application/json"
+    ) -> Received | Failure:
         """Return the complete answer, or why there is none and another attempt may help.
 
         Raises:
             SuspectAnswerError: the answer is too large, cannot be decompressed, or leads to another service.
             SuspectUnavailableError: another attempt cannot help.
         """
+        if path.startswith(":") and not urlsplit(self._target.uri).path:
+            # Without a slash between them the path would be read as a port.
+            path = f"/{path}"
         url = self._target.uri + path + (f"?{self._target.query}" if self._target.query else "")
         try:
             with self._deadline.running():
-                received = self._send(method, url, body)
+                received = self._send(method, url, body, content_type=content_type)
         except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
             if not self._deadline.expired:
                 return self._failure(error)
@@ -140,6 +115,27 @@ class Transport:
                 return received
         # A connection that the deadline cut may look like a complete answer without a length.
         return Failure(text=f"no complete answer within {self._timeout_s:g} s")
+
+    def look(self) -> tuple[str, str]:
+        """Connect without asking anything; return network address and certificate digest, empty behind a proxy.
+
+        Raises:
+            SuspectUnavailableError: no connection, or a certificate that is not trusted.
+        """
+        parts = urlsplit(self._target.uri)
+        if self._session.proxies:
+            return "", ""
+        try:
+            port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+            with socket.create_connection((parts.hostname or "", port), timeout=self._timeout_s) as connected:
+                address = str(connected.getpeername()[0])
+                if parts.scheme != "https":
+                    return address, ""
+                with _trusting(self._session.verify).wrap_socket(connected, server_hostname=parts.hostname) as secured:
+                    return address, sha256_hex(secured.getpeercert(binary_form=True) or b"")
+        except (OSError, ValueError) as error:
+            outcome = self._failure(error)
+            raise SuspectUnavailableError(f"{self._target.uri}: {outcome.text}") from error
 
     def _failure(self, error: Exception) -> Failure:
         causes = tuple(_causes(error))
@@ -151,8 +147,8 @@ class Transport:
             raise SuspectUnavailableError(f"{self._target.uri}: the address cannot be used") from error
         return Failure(text=_network_error(causes))
 
-    def _send(self, method: str, url: str, body: bytes | None) -> Received:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+    def _send(self, method: str, url: str, body: bytes | None, *, content_type: str) -> Received:
+        headers = {**self._headers, **({"Content-Type": content_type} if body is not None else {})}
         for _ in range(MAX_REDIRECTS + 1):
             started_s = time.monotonic()
             response = self._session.request(
@@ -167,31 +163,20 @@ class Transport:
             with closing(response):
                 location = response.headers.get("Location", "")
                 if response.status_code in (301, 302, 307, 308) and location:
-                    url = self._redirected(url, location)
+                    url = redirected(url, location, uri=self._target.uri)
                     continue
-                address = _peer_address(response)
+                address, certificate_sha256 = _peer_address(response), _peer_certificate(response)
                 return Received(
                     status=response.status_code,
                     body=self._read(response) if 200 <= response.status_code < 300 else b"",
                     server_date=printable(response.headers.get("Date")),
                     retry_after=response.headers.get("Retry-After", ""),
                     address=address,
+                    certificate_sha256=certificate_sha256,
+                    headers=self._told_headers(response),
                     elapsed_ms=round((time.monotonic() - started_s) * 1000),
                 )
         raise SuspectAnswerError(f"{self._target.uri}: more than {MAX_REDIRECTS} redirects")
-
-    def _redirected(self, url: str, location: str) -> str:
-        # Another host is another suspect; whoever means that one names it.
-        old = urlsplit(url)
-        try:
-            new = urlsplit(urljoin(url, location))
-            allowed = _same_service(old, new)
-        except ValueError as error:
-            raise SuspectAnswerError(f"{self._target.uri}: redirects to something that is no address") from error
-        if not allowed:
-            host = printable(new.hostname) or "no host"
-            raise SuspectAnswerError(f"{self._target.uri}: redirects to another service ({host}), which is not asked")
-        return new._replace(netloc=new.netloc.rpartition("@")[2]).geturl()
 
     def _read(self, response: requests.Response) -> bytes:
         body = bytearray()
@@ -199,7 +184,17 @@ class Transport:
             body += chunk
             if len(body) > self._max_body_bytes:
                 raise SuspectAnswerError(f"{self._target.uri}: an answer is larger than {self._max_body_bytes} bytes")
+        if any(secret in body for secret in self._secrets):
+            raise SuspectAnswerError(f"{self._target.uri}: an answer repeats a secret that was sent; it is not kept")
         return bytes(body)
+
+    def _told_headers(self, response: requests.Response) -> tuple[tuple[str, str], ...]:
+        told = []
+        for name, value in list(response.headers.items())[:MAX_HEADERS]:
+            hidden = SECRET_HEADER.search(name) or any(secret in value.encode() for secret in self._secrets)
+            if not hidden:
+                told.append((printable(name.lower()), printable(value, limit=200)))
+        return tuple(sorted(told))
 
 
 class _Deadline:
@@ -294,16 +289,17 @@ class _TimedAdapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
 
 
-def _session(target: Target, deadline: _Deadline) -> requests.Session:
+def _session(deadline: _Deadline, *, auth: HTTPBasicAuth | None, proxy: str | None) -> requests.Session:
     session = _Session()
-    # Nothing comes from the environment unseen: a .netrc entry would send its owner's password to a suspect.
+    # Nothing comes from the environment unseen: a .netrc entry would send its owner's password to a suspect, and a
+    # proxy nobody named would stand between the examiner and whoever answers.
     session.trust_env = False
-    session.proxies = {} if target.loopback else dict(get_environ_proxies(target.uri))
+    session.proxies = {} if proxy is None else {"http": proxy, "https": proxy}
     bundle = os.environ.get("REQUESTS_CA_BUNDLE", "")
     if bundle and not os.path.exists(bundle):
         raise UsageError("REQUESTS_CA_BUNDLE names a file that does not exist")
     session.verify = bundle or True
-    session.auth = target.auth
+    session.auth = auth
     # Cookies would let a service recognise the audit from one question to the next.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers.update(
@@ -315,23 +311,12 @@ def _session(target: Target, deadline: _Deadline) -> requests.Session:
     return session
 
 
-def _same_service(old: SplitResult, new: SplitResult) -> bool:
-    if old.hostname != new.hostname:
-        return False
-    if old.scheme == new.scheme:
-        return _port(old) == _port(new)
-    return (old.scheme, _port(old), new.scheme, _port(new)) == ("http", 80, "https", 443)
-
-
-def _port(parts: SplitResult) -> int:
-    return parts.port if parts.port is not None else {"http": 80, "https": 443}.get(parts.scheme, 0)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+def _trusting(bundle: bool | str | None) -> ssl.SSLContext:
+    """Return what verifies certificates as the session does: against the named bundle, or the usual roots."""
+    trusted = bundle if isinstance(bundle, str) else certifi.where()
+    if os.path.isdir(trusted):
+        return ssl.create_default_context(capath=trusted)
+    return ssl.create_default_context(cafile=trusted)
 
 
 def _peer_address(response: requests.Response) -> str:
@@ -339,6 +324,13 @@ def _peer_address(response: requests.Response) -> str:
     if connection is None or connection.sock is None or connection.proxy is not None:
         return ""
     return str(connection.sock.getpeername()[0])
+
+
+def _peer_certificate(response: requests.Response) -> str:
+    connection = response.raw.connection
+    connected = getattr(connection, "sock", None)
+    shown = connected.getpeercert(binary_form=True) if isinstance(connected, ssl.SSLSocket) else None
+    return "" if shown is None else sha256_hex(shown)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,0 +1,344 @@
+"""What a service lets one see before any money is spent on keys: a few ordinary inputs, and what they show."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor.canonical import JsonValue, decimal_string
+from auditor.errors import SuspectError, UsageError
+from auditor.evidence.reading import JsonData, Reading, load_json, printable, search
+from auditor.records import Answer, Inputs
+from auditor.stats.label_map import FittedMap, fit_label_map
+from auditor.suspects.http.adapter import HttpSuspect
+from auditor.suspects.http.dialects import ByProfile
+from auditor.suspects.http.profile import TRIED_IN_ORDER, Profile, load, source
+
+N_SINGLE = 5
+N_REPEATS = 3
+BATCH = 16
+N_INPUTS = N_SINGLE + BATCH
+"""Ordinary inputs that a probe needs."""
+NEEDS_LOGIN = 401
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What a probe understood; counts include everything that was sent."""
+
+    profile: str
+    refused: tuple[tuple[str, str], ...]
+    """Profiles tried before, each with the reason why it does not fit."""
+    name: str
+    """What the service calls itself, or empty."""
+    declared_labels: int | None
+    names: tuple[str, ...]
+    """Label names seen, in the order in which they appeared; empty where numbers were answered."""
+    numbers: tuple[int, ...]
+    """Label numbers seen, sorted; empty where names were answered."""
+    scores: int
+    """Scores revealed per answer; 0 where only labels are."""
+    score_sum: tuple[float, float] | None
+    """Smallest and largest sum of the revealed scores; None without scores."""
+    decimals: int | None
+    """Most decimals seen in a score; None without scores."""
+    same_labels: bool
+    """Whether one input asked several times got one label."""
+    same_scores: bool
+    latency_ms: tuple[int, int]
+    """Median and largest latency of single questions."""
+    batch: int
+    """Largest batch that was answered."""
+    batch_problem: str
+    """Why a batch of several was not answered, or empty."""
+    retry_after: str
+    """The last Retry-After header, or empty."""
+    agreement: tuple[int, int] | None
+    """Answers that name the input's own class, of how many; None where names and classes cannot be compared."""
+    requests: int
+    queries: int
+    """Inputs asked, repeats included: what a service that charges per input counts."""
+
+    def as_object(self) -> dict[str, JsonValue]:
+        """Return the findings for ``--json``; fractions as decimal strings."""
+        return {
+            "profile": self.profile,
+            "refused": [{"profile": name, "reason": reason} for name, reason in self.refused],
+            "name": self.name,
+            "declared_labels": self.declared_labels,
+            "names": list(self.names),
+            "numbers": list(self.numbers),
+            "scores": self.scores,
+            "score_sum": None if self.score_sum is None else [decimal_string(value) for value in self.score_sum],
+            "decimals": self.decimals,
+            "same_labels": self.same_labels,
+            "same_scores": self.same_scores,
+            "latency_ms": list(self.latency_ms),
+            "batch": self.batch,
+            "batch_problem": self.batch_problem,
+            "retry_after": self.retry_after,
+            "agreement": None if self.agreement is None else list(self.agreement),
+            "requests": self.requests,
+            "queries": self.queries,
+        }
+
+
+class _Collected(dict[str, int]):
+    """A label map that takes in every name it is asked about; numbers stay numbers."""
+
+    def __contains__(self, name: object) -> bool:
+        if isinstance(name, str) and not name.isdigit():
+            self.setdefault(name, len(self))
+        return super().__contains__(name)
+
+
+def probe(
+    endpoint: str,
+    *,
+    inputs: Inputs,
+    labels: npt.NDArray[np.int64] | None,
+    classes: tuple[str, ...],
+    profile: Profile | None = None,
+    timeout_s: float = 30.0,
+    proxy: str | None = None,
+) -> Findings:
+    """Ask a service about ordinary inputs and return what its answers show.
+
+    Args:
+        endpoint: address of the service.
+        inputs: at least ``N_INPUTS`` ordinary inputs, never keys; uint8, shape (n, channels, height, width).
+        labels: their classes, or None.
+        classes: names of the task's classes.
+        profile: how the service is spoken to; None tries the built-in ones in their order, one question each.
+        timeout_s: longest time for one answer.
+        proxy: address of the proxy to go through.
+
+    Raises:
+        SuspectError: the service does not answer, asks for a login, or no profile suits it.
+        UsageError: fewer inputs than needed.
+    """
+    if len(inputs) < N_INPUTS:
+        raise UsageError(f"a probe needs {N_INPUTS} ordinary inputs")
+    refused: list[tuple[str, str]] = []
+    n_requests = n_queries = 0
+    candidates = [profile] if profile is not None else [load(name) for name in TRIED_IN_ORDER]
+    for candidate in candidates:
+        with HttpSuspect(endpoint, profile=candidate, timeout_s=timeout_s, max_attempts=1, proxy=proxy) as suspect:
+            conversation = _Conversation(suspect, candidate, inputs)
+            try:
+                conversation.begin()
+            except SuspectError as error:
+                latest = suspect.latest
+                if latest is None or latest.status == NEEDS_LOGIN or profile is not None:
+                    raise
+                refused.append((candidate.name, str(error)))
+                n_requests += suspect.n_requests
+                n_queries += conversation.n_queries
+                continue
+            found = conversation.findings(labels=labels, classes=classes)
+            return replace(
+                found,
+                refused=tuple(refused),
+                requests=n_requests + suspect.n_requests,
+                queries=n_queries + conversation.n_queries,
+            )
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in refused[-2:])
+    raise SuspectError(f"none of the built-in profiles suits this service ({n_requests} requests); {reasons}"[:400])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """A label map fitted on ordinary answers, and the profile that fixes it."""
+
+    fitted: FittedMap
+    profile: bytes
+    """The profile's file with the map in it."""
+    requests: int
+    queries: int
+
+
+def calibrate(
+    endpoint: str,
+    *,
+    inputs: Inputs,
+    labels: npt.NDArray[np.int64],
+    n_classes: int,
+    profile: str,
+    timeout_s: float = 30.0,
+    proxy: str | None = None,
+) -> Calibration:
+    """Ask ordinary labelled inputs, never keys, and return a profile in which the labels' meaning is fixed.
+
+    Labels that were answered but whose class is not beyond doubt count as no label; labels that no ordinary input was
+    answered with count as one label outside the task's own.
+
+    Args:
+        endpoint: address of the service.
+        inputs: ordinary inputs, uint8, shape (n, channels, height, width).
+        labels: their classes, from 0.
+        n_classes: number of classes of the task.
+        profile: name or file of the profile that the map is added to.
+        timeout_s: longest time for one answer.
+        proxy: address of the proxy to go through.
+
+    Raises:
+        UsageError: the profile has a label map already.
+        SuspectError: the service does not answer, or not in this profile's form.
+    """
+    chosen, text = load(profile), source(profile).decode("utf-8").rstrip()
+    if chosen.reading.label_map or re.search(r"^\s*\[labels", text, re.MULTILINE):
+        raise UsageError(f"profile {chosen.name} has [labels] already; calibration starts from one without")
+    # The package's own contract has no label map; its profile as a file has.
+    with HttpSuspect(endpoint, profile=replace(chosen, sha256=""), timeout_s=timeout_s, proxy=proxy) as suspect:
+        names = _Collected()
+        suspect.dialect.reading = replace(chosen.reading, label_map=names)
+        suspect.describe()
+        told: list[str] = []
+        for start in range(0, len(inputs), suspect.batch_size):
+            batch = np.ascontiguousarray(inputs[start : start + suspect.batch_size])
+            answers = suspect.query(batch).reply.answers
+            own = {number: name for name, number in names.items()}
+            told += [own.get(answer.label, str(answer.label)) for answer in answers]
+    fitted = fit_label_map(truth=labels.tolist(), answered=told, n_classes=n_classes)
+    if not fitted.label_map:
+        raise UsageError(f"{len(told)} ordinary inputs do not show what any label means; ask more of them")
+    lines = [f"{json.dumps(name)} = {label}" for name, label in fitted.label_map.items()]
+    lines += [f"{json.dumps(name)} = -1" for name in fitted.unmapped]
+    header = f"# Fitted on {len(told)} ordinary inputs before any key was asked; -1: not beyond doubt, no label.\n"
+    return Calibration(
+        fitted=fitted,
+        profile=f"{text}\n\n{header}[labels.map]\n{chr(10).join(lines)}\n".encode(),
+        requests=suspect.n_requests,
+        queries=len(told),
+    )
+
+
+class _Conversation:
+    """The questions of one probe to a service whose profile is believed to fit."""
+
+    def __init__(self, suspect: HttpSuspect, profile: Profile, inputs: Inputs) -> None:
+        self._suspect = suspect
+        self._profile = profile
+        self._inputs = inputs
+        self.n_queries = 0
+        self._names = _Collected()
+        if isinstance(suspect.dialect, ByProfile) and not profile.reading.label_map:
+            suspect.dialect.reading = replace(profile.reading, label_map=self._names)
+        self._reading = suspect.dialect.reading or Reading(answers="answers")
+        self._asked: list[int] = []
+        self._answers: list[Answer] = []
+        self._latencies_ms: list[int] = []
+        self._revealed: list[tuple[float, ...]] = []
+        self._declared: tuple[str, int | None] = ("", None)
+        self._retry_after = ""
+
+    def begin(self) -> None:
+        """Read the service's description and ask one input; raises SuspectError when that fails."""
+        description = self._suspect.describe()
+        self._declared = (description.suspect.declared_name, description.n_labels)
+        self._ask([0], single=True)
+
+    def findings(self, *, labels: npt.NDArray[np.int64] | None, classes: tuple[str, ...]) -> Findings:
+        """Ask the other inputs and return what all of it shows."""
+        for row in range(1, N_SINGLE):
+            self._ask([row], single=True)
+        repeats = [self._ask([0], single=True)[0] for _ in range(N_REPEATS - 1)]
+        batch, problem = self._batch()
+        numbers = sorted({answer.label for answer in self._answers}) if not self._names else []
+        same_labels = all(each.label == self._answers[0].label for each in repeats)
+        asked_again = self._revealed[N_SINGLE : N_SINGLE + N_REPEATS - 1]
+        sums = [sum(scores) for scores in self._revealed if scores]
+        return Findings(
+            profile=self._profile.name,
+            refused=(),
+            name=self._declared[0],
+            declared_labels=self._declared[1],
+            names=tuple(printable(name) for name in self._names),
+            numbers=tuple(numbers),
+            scores=max((len(scores) for scores in self._revealed), default=0),
+            score_sum=(min(sums), max(sums)) if sums else None,
+            decimals=max((_decimals(score) for scores in self._revealed for score in scores), default=None),
+            same_labels=same_labels,
+            same_scores=same_labels and all(each == self._revealed[0] for each in asked_again),
+            latency_ms=(round(median(self._latencies_ms)), max(self._latencies_ms)),
+            batch=batch,
+            batch_problem=problem,
+            retry_after=self._retry_after,
+            agreement=self._agreement(labels, classes),
+            requests=self._suspect.n_requests,
+            queries=self.n_queries,
+        )
+
+    def _batch(self) -> tuple[int, str]:
+        size = min(BATCH, self._suspect.batch_size)
+        if size == 1:
+            return 1, ""
+        try:
+            self._ask(list(range(N_SINGLE, N_SINGLE + size)), single=False)
+        except SuspectError as error:
+            return 1, str(error)
+        return size, ""
+
+    def _ask(self, rows: Sequence[int], *, single: bool) -> tuple[Answer, ...]:
+        self.n_queries += len(rows)
+        try:
+            reply = self._suspect.query(np.ascontiguousarray(self._inputs[list(rows)])).reply
+        finally:
+            latest = self._suspect.latest
+            self._retry_after = (latest.retry_after if latest is not None else "") or self._retry_after
+        if single:
+            self._latencies_ms.append(reply.elapsed_ms)
+        self._asked += rows
+        self._answers += reply.answers
+        self._revealed += revealed_scores(reply.body, self._reading)
+        return reply.answers
+
+    def _agreement(self, labels: npt.NDArray[np.int64] | None, classes: tuple[str, ...]) -> tuple[int, int] | None:
+        if labels is None:
+            return None
+        own = {number: name for name, number in self._names.items()}
+        if own and not set(own.values()) & set(classes):
+            return None
+        told = [own.get(answer.label, "") if own else answer.label for answer in self._answers]
+        truth = [classes[labels[row]] if own else int(labels[row]) for row in self._asked]
+        return sum(a == b for a, b in zip(told, truth, strict=True)), len(told)
+
+
+def revealed_scores(body: bytes, reading: Reading) -> list[tuple[float, ...]]:
+    """Return the scores that each answer of a readable body reveals, however many; empty ones where it reveals none."""
+    value = load_json(body)
+    found = search(reading.answers or reading.scores or reading.labels, value)
+    items = found if isinstance(found, list) else []
+    width = _width(value, reading, len(items))
+    if width > 1:
+        items = [items[start : start + width] for start in range(0, len(items), width)]
+    return [_scores(item) for item in items]
+
+
+def _width(value: JsonData, reading: Reading, n_items: int) -> int:
+    sides = search(reading.shape, value) if reading.shape else None
+    first = sides[0] if isinstance(sides, list) and sides else None
+    return n_items // first if type(first) is int and first > 0 else 1
+
+
+def _scores(item: JsonData) -> tuple[float, ...]:
+    if isinstance(item, dict):
+        for name in ("scores", "top"):
+            if isinstance(item.get(name), list):
+                return _scores(item[name])
+        values = [item["score"]] if "score" in item else [] if "label" in item else list(item.values())
+    elif isinstance(item, list):
+        values = [entry.get("score") if isinstance(entry, dict) else entry for entry in item]
+        values = values if len(item) > 1 or (item and isinstance(item[0], dict)) else []
+    else:
+        values = []
+    return tuple(float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _decimals(score: float) -> int:
+    digits, _, exponent = repr(score).partition("e")
+    return max(0, len(digits.partition(".")[2].rstrip("0")) - int(exponent or 0))

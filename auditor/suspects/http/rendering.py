@@ -1,0 +1,152 @@
+"""From a batch of pixels to the bytes of a request, as a profile describes it."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor.canonical import sha256_hex
+from auditor.errors import SuspectAnswerError
+from auditor.records import Inputs
+from auditor.suspects.base import Encoding, ImageFormat, Tensor, encode_tensor
+from auditor.suspects.http.profile import Body, Profile
+
+if TYPE_CHECKING:
+    import jinja2
+
+MAX_REQUEST_BYTES = 256 * 1024 * 1024
+VARIABLES = frozenset({"tensor", "flat", "shape", "data_b64", "images", "image", "n", "described"})
+
+
+def render(profile: Profile, inputs: Inputs, described: Mapping[str, str]) -> tuple[bytes, str]:
+    """Return body and content type of the request for a batch.
+
+    Args:
+        profile: how the service is spoken to.
+        inputs: uint8, shape (n, channels, height, width).
+        described: what the service's own description says, for the template.
+
+    Raises:
+        SuspectAnswerError: the profile does not suit these inputs.
+    """
+    question = profile.question
+    if question.body is Body.TEMPLATE:
+        return _filled(profile, inputs, described), question.content_type
+    image = encode_image(inputs[0], profile.encoding)
+    kind = f"image/{profile.encoding.image.value}"
+    if question.body is Body.IMAGE:
+        return image, kind
+    return _form(profile, image, kind)
+
+
+def encode_image(pixels: Inputs, encoding: Encoding) -> bytes:
+    """Return one input, uint8 of shape (channels, height, width), as an image file.
+
+    Raises:
+        SuspectAnswerError: the number of channels is neither 1 nor 3.
+    """
+    from PIL import Image
+
+    if len(pixels) not in (1, 3):
+        raise SuspectAnswerError(f"an image has 1 or 3 channels, these inputs have {len(pixels)}")
+    array = np.ascontiguousarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    file = io.BytesIO()
+    picture = Image.fromarray(array)
+    if encoding.image is ImageFormat.PNG:
+        picture.save(file, format="PNG")
+    else:
+        picture.save(file, format="JPEG", quality=encoding.jpeg_quality)
+    return file.getvalue()
+
+
+def template_problem(template: str) -> str:
+    """Return what is wrong with a body template, or empty text."""
+    import jinja2
+    from jinja2 import meta
+
+    environment = _environment()
+    try:
+        used = meta.find_undeclared_variables(environment.parse(template))
+    except jinja2.TemplateError as error:
+        line = getattr(error, "lineno", None)
+        return f"is not a Jinja2 template (its line {line})" if line else "is not a Jinja2 template"
+    unknown = sorted(used - VARIABLES)
+    return f"uses {unknown[0][:40]!r}; known: {', '.join(sorted(VARIABLES))}" if unknown else ""
+
+
+def _filled(profile: Profile, inputs: Inputs, described: Mapping[str, str]) -> bytes:
+    import jinja2
+
+    tensor = encode_tensor(inputs, profile.encoding)
+    template = _template(profile.question.template)
+    values: dict[str, object] = {"n": len(inputs), "shape": _json(list(tensor.shape)), "described": described}
+    text = profile.question.template
+    # What is not used is not made: nested lists of a large batch take longer than everything else.
+    if "tensor" in text:
+        values["tensor"] = _json(_numbers(tensor))
+    if "flat" in text:
+        values["flat"] = _json(_numbers(tensor.reshape(-1)))
+    if "data_b64" in text:
+        values["data_b64"] = _json(base64.b64encode(tensor.tobytes()).decode("ascii"))
+    if "image" in text:
+        encoded = [base64.b64encode(encode_image(each, profile.encoding)).decode("ascii") for each in inputs]
+        values["images"], values["image"] = _json(encoded), _json(encoded[0])
+    try:
+        body = template.render(values)
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        raise SuspectAnswerError(
+            f"profile {profile.name}: the template cannot be filled ({type(error).__name__})"
+        ) from error
+    if profile.question.content_type == "application/json":
+        try:
+            json.loads(body)
+        except ValueError as error:
+            raise SuspectAnswerError(f"profile {profile.name}: the filled template is not JSON") from error
+    return body.encode("utf-8")
+
+
+def _numbers(tensor: Tensor) -> object:
+    # Eight digits give back every float32; tolist alone would write the digits of a double.
+    if tensor.dtype == np.float32:
+        return np.array([float(f"{value:.9g}") for value in tensor.reshape(-1)]).reshape(tensor.shape).tolist()
+    return tensor.tolist()
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _form(profile: Profile, image: bytes, kind: str) -> tuple[bytes, str]:
+    from urllib3.filepost import encode_multipart_formdata
+
+    extension = profile.encoding.image.value
+    fields: list[tuple[str, str | bytes | tuple[str, bytes, str]]] = list(profile.question.form.items())
+    fields.append((profile.question.file_field, (f"image.{extension}", image, kind)))
+    # A boundary drawn at random would give the same question other bytes each time.
+    body, content_type = encode_multipart_formdata(fields, boundary=f"auditor-{sha256_hex(image)[:32]}")
+    return body, content_type
+
+
+@lru_cache(maxsize=16)
+def _template(text: str) -> "jinja2.Template":
+    import jinja2
+
+    try:
+        return _environment().from_string(text)
+    except jinja2.TemplateError as error:
+        raise SuspectAnswerError("the profile's template cannot be used") from error
+
+
+@lru_cache(maxsize=1)
+def _environment() -> "jinja2.Environment":
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    # What is filled in is JSON already; escaping for HTML would break it.
+    environment = ImmutableSandboxedEnvironment(autoescape=False, undefined=jinja2.StrictUndefined)
+    environment.globals.clear()
+    return environment
