@@ -25,6 +25,8 @@ from auditor.evidence.encryption import Locks, Unlocks, identities_from_text
 from auditor.evidence.generation import rederive
 from auditor.evidence.keyset import OpenedKeySet, open_sealed
 from auditor.evidence.ledger import Showing, append_showing, keys_asked, read_ledger, shown_keys
+from auditor.evidence.manifest import KEYSET_CUSTODY
+from auditor.evidence.open_custody import copied_log, keyset_log_path
 from auditor.evidence.schedule import MAX_NONCE_BYTES, MIN_NONCE_BYTES, draw_schedule, judge_seed, opening_length
 from auditor.evidence.seal import generation_problem
 from auditor.evidence.signing import SigningKey, fingerprint
@@ -125,6 +127,15 @@ def seal_tokens(keyset: Path, *, seal: Path | None) -> tuple[bytes, ...]:
     """
     file = keyset.with_name(SEAL_NAME) if seal is None else seal
     return read_beside(file) if file.is_file() else ()
+
+
+def keyset_custody(keyset: Path, opened: OpenedKeySet) -> bytes:
+    """Return the custody log that lies beside a key set, verified; empty when there is none.
+
+    Raises:
+        EvidenceError: the log is broken or belongs to another seal.
+    """
+    return copied_log(keyset_log_path(keyset), seal_envelope=opened.envelope)
 
 
 def unlocks(identity: Path | None) -> Unlocks:
@@ -272,6 +283,7 @@ def verify(
     seal_tokens: Sequence[bytes] = (),
     authorities: TimeAuthorities | None = None,
     progress: Progress | None = None,
+    keyset_custody: bytes = b"",
 ) -> Case:
     """Audit, render, sign, and re-read what was written.
 
@@ -287,6 +299,7 @@ def verify(
         seal_tokens: time stamps over the seal, for the bundle.
         authorities: who time-stamps transcript head, manifest and PDF; None leaves them to the examiner's clock.
         progress: where to report how far it is.
+        keyset_custody: custody log of the key set, for the bundle; empty without one.
 
     Raises:
         UsageError: the folder is not empty, or the request does not fit the seal.
@@ -310,6 +323,8 @@ def verify(
     )
     interrupted = audit.closed_reason == "interrupted"
     progress.begin("writing and signing the report", 3)
+    if keyset_custody:
+        bundle_files.add_file(folder, KEYSET_CUSTODY, keyset_custody)
     report_name = _render(folder, signer_file=signer_file, authorities=authorities, progress=progress)
     bundle_files.write_manifest(folder, examiner=examiner, clock=utc_now, stamp=authorities.stamp)
     progress.advance()

@@ -9,6 +9,8 @@ from typer.core import TyperGroup
 from auditor import __version__
 from auditor.cli.attack import attack
 from auditor.cli.check import check
+from auditor.cli.cosign import cosign
+from auditor.cli.custody import custody
 from auditor.cli.demo import demo
 from auditor.cli.keys import keys
 from auditor.cli.plan import plan
@@ -64,6 +66,7 @@ def _options(
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 
 
-for _command in (demo, train, seal, serve, attack, verify, check, stamp, plan, report):
+for _command in (demo, train, seal, serve, attack, verify, check, stamp, cosign, plan, report):
     app.command(_command.__name__)(_command)
 app.add_typer(keys, name="keys")
+app.add_typer(custody, name="custody")

@@ -34,6 +34,14 @@ def check(
         Path | None, typer.Option(help="age identity file for an encrypted key set [or AUDITOR_PASSPHRASE].")
     ] = None,
     judge_nonce: Annotated[str | None, typer.Option(help="The nonce you gave as judge, in hex.")] = None,
+    witness_key: Annotated[
+        list[str] | None,
+        typer.Option("--witness-key", help="Fingerprint of a key that must have signed too; may be repeated."),
+    ] = None,
+    custody_head: Annotated[
+        str | None,
+        typer.Option("--custody-head", help="Head of the later custody log, as noted when an entry was added."),
+    ] = None,
     render: Annotated[bool, typer.Option("--render", help="Render report.html again and check report.pdf.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Treat steps that were not checked as failed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
@@ -58,6 +66,8 @@ def check(
         tsa_roots=roots,
         open_keyset=_opener(keyset, identity),
         judge_nonce=None if judge_nonce is None else nonce_bytes(judge_nonce, option="--judge-nonce"),
+        witness_fingerprints=[_hex(text, option="--witness-key") for text in witness_key or ()],
+        custody_head=None if custody_head is None else _hex(custody_head, option="--custody-head"),
     )
     good = report.complete if strict else report.intact
     if as_json:
@@ -68,13 +78,15 @@ def check(
 
 
 def _fingerprint(text: str | None, *, option: str) -> str | None:
+    return None if text is None else _hex(text, option=option)
+
+
+def _hex(text: str, *, option: str) -> str:
     from auditor.errors import UsageError
 
-    if text is None:
-        return None
     plain = text.strip().lower()
     if len(plain) != 64 or any(c not in "0123456789abcdef" for c in plain):
-        raise UsageError(f"{option} takes the SHA-256 of a public key: 64 hexadecimal digits")
+        raise UsageError(f"{option} takes a SHA-256: 64 hexadecimal digits")
     return plain
 
 

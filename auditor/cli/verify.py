@@ -68,6 +68,7 @@ def verify(
     unlocks = casefile.unlocks(identity)
     opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key, unlocks=unlocks)
     asked = casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner, judge_nonce=nonce)
+    custody = casefile.keyset_custody(keyset, opened)
     kept = casefile.Ledger(path=ledger or ledger_path(keyset), opened=opened)
     asked = kept.admit(asked, reuse=reuse_keys)
     with (
@@ -85,6 +86,7 @@ def verify(
             seal_tokens=seal_tokens,
             authorities=authorities,
             progress=progress,
+            keyset_custody=custody,
         )
     if as_json:
         console.print_json(case.results)

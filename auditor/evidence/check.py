@@ -17,6 +17,8 @@
 15 report.html: rendered again, equal byte for byte
 16 report.pdf: signature, coverage, attachments
 17 generation: the key set, which the judge holds, follows from seed, commitment and randomness
+18 further signatures over the manifest: valid, and the demanded ones present
+19 custody after signing: the log that goes on is whole, and what it names is still there
 
 A step that fails leaves those that build on it unchecked. Nothing inside the bundle is trusted as a root.
 """
@@ -27,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auditor.errors import AuditorError, EvidenceError, MissingPartError
-from auditor.evidence.checks import conclusion, identity, record
+from auditor.evidence.checks import after_signing, conclusion, identity, record
 from auditor.evidence.checks.base import (
     CheckOutcome,
     CheckPdf,
@@ -73,6 +75,8 @@ STEPS = (
     _Step(title="report.html rendered again", work=conclusion.html, needs=(12,)),
     _Step(title="report.pdf", work=conclusion.pdf, needs=(12,)),
     _Step(title="generation of the keys", work=identity.generation, needs=(6,)),
+    _Step(title="further signatures", work=after_signing.cosignatures, needs=(3,)),
+    _Step(title="custody after signing", work=after_signing.later_custody, needs=(3,)),
 )
 """All steps; the place in this list, from 1, is the step's number."""
 
@@ -87,6 +91,8 @@ def check_bundle(
     tsa_roots: Sequence["Certificate"] = (),
     open_keyset: OpenKeySet | None = None,
     judge_nonce: bytes | None = None,
+    witness_fingerprints: Sequence[str] = (),
+    custody_head: str | None = None,
 ) -> CheckReport:
     """Check a bundle and return what every step found; broken evidence never raises.
 
@@ -99,6 +105,8 @@ def check_bundle(
         tsa_roots: trusted certificates of time authorities; none leaves time stamps unverified.
         open_keyset: None leaves the generation of the keys unchecked.
         judge_nonce: the nonce that the judge gave; None leaves unchecked whose nonce drew the order.
+        witness_fingerprints: keys whose further signature is demanded.
+        custody_head: a head of the later custody log, noted elsewhere, that the log must still contain.
     """
     expected = Expected(
         owner_fingerprint=owner_fingerprint,
@@ -108,6 +116,8 @@ def check_bundle(
         tsa_roots=tsa_roots,
         open_keyset=open_keyset,
         judge_nonce=judge_nonce,
+        witness_fingerprints=witness_fingerprints,
+        custody_head=custody_head,
     )
     case = Verified(path, expected)
     done: list[CheckStep] = []

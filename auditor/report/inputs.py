@@ -10,6 +10,7 @@ from auditor.errors import MalformedError
 from auditor.evidence import manifest as paths
 from auditor.evidence.bundle import certificate_digest, read_file
 from auditor.evidence.custody import CustodyEvent, read_custody
+from auditor.evidence.open_custody import LaterEvent, read_log
 from auditor.evidence.seal import Seal, open_seal
 from auditor.evidence.signing import fingerprint, public_from_pem
 from auditor.evidence.timestamps import MAX_TOKENS, read_tokens
@@ -19,8 +20,15 @@ from auditor.evidence.transcript import read_transcript
 REQUIRED = (paths.RESULTS, paths.SEAL, paths.PROTOCOL, paths.CUSTODY, paths.ENVIRONMENT, paths.TRANSCRIPT)
 STAMPED = (paths.SEAL, paths.HEAD_ENVELOPE)
 """Files that may be time-stamped before the report is made."""
-OPTIONAL = (paths.HEAD_ENVELOPE, paths.OPENINGS, paths.EXAMINER_KEY, paths.REPORT_CERTIFICATE)
-DIGESTED = (*REQUIRED, paths.OPENINGS)
+OPTIONAL = (
+    paths.HEAD_ENVELOPE,
+    paths.OPENINGS,
+    paths.EXAMINER_KEY,
+    paths.REPORT_CERTIFICATE,
+    paths.KEYSET_CUSTODY,
+    paths.DECLARATIONS,
+)
+DIGESTED = (*REQUIRED, paths.OPENINGS, paths.KEYSET_CUSTODY, paths.DECLARATIONS)
 RESULTS_SCHEMA = "mlaudit.results/1"
 
 
@@ -57,6 +65,8 @@ class ReportInput:
     """SHA-256 of the certificate that signs the PDF, or empty."""
     time_stamps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Times that tokens state, by the path of the file they are over; not verified against any root."""
+    keyset_custody: Sequence[LaterEvent] = ()
+    """What happened to the key set between sealing and this examination, by its own log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +186,15 @@ def from_files(files: Mapping[str, bytes]) -> ReportInput:
         examiner_fingerprint=fingerprint(public_from_pem(examiner, what=paths.EXAMINER_KEY)) if examiner else "",
         certificate_sha256=certificate_digest(certificate) if certificate else "",
         time_stamps={path: _stamped(files, path) for path in STAMPED},
+        keyset_custody=_keyset_custody(files),
     )
+
+
+def _keyset_custody(files: Mapping[str, bytes]) -> tuple[LaterEvent, ...]:
+    data = files.get(paths.KEYSET_CUSTODY)
+    if data is None:
+        return ()
+    return read_log(data, anchor=sha256_hex(files[paths.SEAL]), what=paths.KEYSET_CUSTODY).events
 
 
 def _stamped(files: Mapping[str, bytes], path: str) -> tuple[str, ...]:

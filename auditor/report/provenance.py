@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from auditor.canonical import JsonValue
 from auditor.evidence import manifest as paths
 from auditor.evidence.custody import CustodyEvent
+from auditor.evidence.open_custody import LaterEvent
 from auditor.records import Design
 from auditor.report import view, wording
 from auditor.report.inputs import ReportInput, Tree
@@ -162,6 +163,7 @@ def acquisition(given: ReportInput, tree: Tree) -> dict[str, object]:
     return {
         "acquisition": acquisition,
         "custody": _custody(given.custody),
+        "keyset_custody": _keyset_custody(given.keyset_custody),
         "environment_rows": rows,
         "protocol_rows": _protocol(Tree(given.protocol, "protocol.json"), tree),
         "deviations": [clean(str(item), limit=400) for item in tree.items("/deviations")],
@@ -248,6 +250,25 @@ def _custody(events: Sequence[CustodyEvent]) -> list[tuple[str, str, str, str]]:
     if len(events) > view.MAX_ROWS:
         shown.append(("", "…", "", f"{len(events) - view.MAX_ROWS} more in custody.jsonl"))
     return shown
+
+
+def _keyset_custody(events: Sequence[LaterEvent]) -> list[tuple[str, str, str, str]]:
+    shown = [
+        (
+            _time(event.at).removesuffix(" UTC"),
+            event.act.value,
+            clean(event.by),
+            " · ".join(part for part in (clean(event.note), _signed_by(event.signer)) if part),
+        )
+        for event in events[: view.MAX_ROWS]
+    ]
+    if len(events) > view.MAX_ROWS:
+        shown.append(("", "…", "", f"{len(events) - view.MAX_ROWS} more in {paths.KEYSET_CUSTODY}"))
+    return shown
+
+
+def _signed_by(signer: str) -> str:
+    return f"signed with key {signer[:16]}…" if signer else "unsigned"
 
 
 def _flat(value: JsonValue, *, limit: int) -> tuple[Row, ...]:

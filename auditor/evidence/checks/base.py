@@ -71,6 +71,8 @@ class Expected:
     tsa_roots: Sequence["Certificate"]
     open_keyset: OpenKeySet | None
     judge_nonce: bytes | None
+    witness_fingerprints: Sequence[str]
+    custody_head: str | None
 
 
 class Verified:
