@@ -21,11 +21,12 @@ from auditor.errors import (
 )
 from auditor.evidence import bundle as bundle_files
 from auditor.evidence.check import check_bundle
+from auditor.evidence.declarations import Declarations, declarations_bytes
 from auditor.evidence.encryption import Locks, Unlocks, identities_from_text
 from auditor.evidence.generation import rederive
 from auditor.evidence.keyset import OpenedKeySet, open_sealed
 from auditor.evidence.ledger import Showing, append_showing, keys_asked, read_ledger, shown_keys
-from auditor.evidence.manifest import KEYSET_CUSTODY
+from auditor.evidence.manifest import DECLARATIONS, KEYSET_CUSTODY
 from auditor.evidence.open_custody import copied_log, keyset_log_path
 from auditor.evidence.schedule import MAX_NONCE_BYTES, MIN_NONCE_BYTES, draw_schedule, judge_seed, opening_length
 from auditor.evidence.seal import generation_problem
@@ -284,6 +285,7 @@ def verify(
     authorities: TimeAuthorities | None = None,
     progress: Progress | None = None,
     keyset_custody: bytes = b"",
+    declarations: Declarations | None = None,
 ) -> Case:
     """Audit, render, sign, and re-read what was written.
 
@@ -300,6 +302,7 @@ def verify(
         authorities: who time-stamps transcript head, manifest and PDF; None leaves them to the examiner's clock.
         progress: where to report how far it is.
         keyset_custody: custody log of the key set, for the bundle; empty without one.
+        declarations: what the examiner can say beforehand; the report stays a draft.
 
     Raises:
         UsageError: the folder is not empty, or the request does not fit the seal.
@@ -325,6 +328,8 @@ def verify(
     progress.begin("writing and signing the report", 3)
     if keyset_custody:
         bundle_files.add_file(folder, KEYSET_CUSTODY, keyset_custody)
+    if declarations is not None:
+        bundle_files.add_file(folder, DECLARATIONS, declarations_bytes(declarations))
     report_name = _render(folder, signer_file=signer_file, authorities=authorities, progress=progress)
     bundle_files.write_manifest(folder, examiner=examiner, clock=utc_now, stamp=authorities.stamp)
     progress.advance()
@@ -361,6 +366,7 @@ def _check_own_output(audit: Audit, opened: OpenedKeySet, examiner: SigningKey) 
 def _render(folder: Path, *, signer_file: Path | None, authorities: TimeAuthorities, progress: Progress) -> str:
     """Write the report beside the evidence and return its name; a PDF that cannot be made never costs the evidence."""
     from auditor.evidence.manifest import REPORT_CERTIFICATE, REPORT_HTML, REPORT_PDF, RESULTS, SEAL
+    from auditor.report.annexes import render_annexes
     from auditor.report.html import render_html
     from auditor.report.inputs import read_folder
     from auditor.report.pdf import make_pdf
@@ -369,6 +375,8 @@ def _render(folder: Path, *, signer_file: Path | None, authorities: TimeAuthorit
     signer = self_made_signer(home(), now=utc_now()) if signer_file is None else pkcs12_signer(signer_file)
     # The certificate exists before the report, so that the report can name it.
     (folder / REPORT_CERTIFICATE).write_bytes(signer.certificate_pem)
+    for path, data in render_annexes(read_folder(folder)).items():
+        bundle_files.add_file(folder, path, data)
     given = read_folder(folder)
     html = render_html(given)
     (folder / REPORT_HTML).write_bytes(html)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from auditor.evidence.bundle import Bundle
     from auditor.evidence.check import CheckReport
     from auditor.evidence.generation import OpenKeySet
+    from auditor.evidence.issue import Issue
 
 
 def check(
@@ -63,6 +64,7 @@ def check(
         examiner_fingerprint=_fingerprint(examiner_key, option="--examiner-key"),
         render_html=_render_html if render else None,
         check_pdf=(lambda found: _check_pdf(found, roots)) if render else None,
+        check_issued=_check_issued if render else None,
         tsa_roots=roots,
         open_keyset=_opener(keyset, identity),
         judge_nonce=None if judge_nonce is None else nonce_bytes(judge_nonce, option="--judge-nonce"),
@@ -108,9 +110,24 @@ def _opener(keyset: Path | None, identity: Path | None) -> "OpenKeySet | None":
 
 
 def _render_html(bundle: "Bundle") -> bytes:
+    from auditor.errors import SealError
+    from auditor.evidence.manifest import ANNEXES
+    from auditor.report.annexes import render_annexes
     from auditor.report.html import render_again
+    from auditor.report.inputs import from_files
 
-    return render_again(bundle.contents)
+    page = render_again(bundle.contents)
+    if any(path in bundle.contents for path in ANNEXES):
+        for path, data in render_annexes(from_files(bundle.contents)).items():
+            if path in bundle.contents and bundle.contents[path] != data:
+                raise SealError(f"{path} differs from what this version renders from the evidence")
+    return page
+
+
+def _check_issued(bundle: "Bundle", issue: "Issue") -> str:
+    from auditor.report.issued import check_issued
+
+    return check_issued(bundle, issue)
 
 
 def _check_pdf(bundle: "Bundle", roots: "Sequence[Certificate]") -> str:

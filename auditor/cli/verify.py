@@ -47,6 +47,10 @@ def verify(
         Path | None,
         typer.Option(help="PKCS#12 file that signs report.pdf [default: a self-made certificate, labelled as such]."),
     ] = None,
+    declarations: Annotated[
+        Path | None,
+        typer.Option(help="What you can declare beforehand, TOML; see `auditor report --declarations-template`."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json on stdout and nothing else.")] = False,
 ) -> None:
     """Ask a suspect the sealed questions, decide, and write a signed evidence bundle.
@@ -55,6 +59,7 @@ def verify(
     """
     from auditor import casefile
     from auditor.cli import console
+    from auditor.cli.declared import declarations_beforehand
     from auditor.cli.signing_keys import read_key
     from auditor.evidence.ledger import ledger_path
     from auditor.suspects import open_suspect
@@ -68,6 +73,7 @@ def verify(
     unlocks = casefile.unlocks(identity)
     opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key, unlocks=unlocks)
     asked = casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner, judge_nonce=nonce)
+    said = None if declarations is None else declarations_beforehand(declarations)
     custody = casefile.keyset_custody(keyset, opened)
     kept = casefile.Ledger(path=ledger or ledger_path(keyset), opened=opened)
     asked = kept.admit(asked, reuse=reuse_keys)
@@ -87,6 +93,7 @@ def verify(
             authorities=authorities,
             progress=progress,
             keyset_custody=custody,
+            declarations=said,
         )
     if as_json:
         console.print_json(case.results)

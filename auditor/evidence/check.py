@@ -19,6 +19,7 @@
 17 generation: the key set, which the judge holds, follows from seed, commitment and randomness
 18 further signatures over the manifest: valid, and the demanded ones present
 19 custody after signing: the log that goes on is whole, and what it names is still there
+20 declarations: what only a person can say, and the revisions of the report that were issued with it
 
 A step that fails leaves those that build on it unchecked. Nothing inside the bundle is trusted as a root.
 """
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING
 from auditor.errors import AuditorError, EvidenceError, MissingPartError
 from auditor.evidence.checks import after_signing, conclusion, identity, record
 from auditor.evidence.checks.base import (
+    CheckIssued,
     CheckOutcome,
     CheckPdf,
     CheckReport,
@@ -45,7 +47,7 @@ from auditor.evidence.generation import OpenKeySet
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-__all__ = ["CheckOutcome", "CheckPdf", "CheckReport", "CheckStep", "RenderHtml", "check_bundle"]
+__all__ = ["CheckIssued", "CheckOutcome", "CheckPdf", "CheckReport", "CheckStep", "RenderHtml", "check_bundle"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,7 @@ STEPS = (
     _Step(title="generation of the keys", work=identity.generation, needs=(6,)),
     _Step(title="further signatures", work=after_signing.cosignatures, needs=(3,)),
     _Step(title="custody after signing", work=after_signing.later_custody, needs=(3,)),
+    _Step(title="declarations and issued reports", work=after_signing.issued_reports, needs=(3,)),
 )
 """All steps; the place in this list, from 1, is the step's number."""
 
@@ -93,6 +96,7 @@ def check_bundle(
     judge_nonce: bytes | None = None,
     witness_fingerprints: Sequence[str] = (),
     custody_head: str | None = None,
+    check_issued: CheckIssued | None = None,
 ) -> CheckReport:
     """Check a bundle and return what every step found; broken evidence never raises.
 
@@ -107,12 +111,14 @@ def check_bundle(
         judge_nonce: the nonce that the judge gave; None leaves unchecked whose nonce drew the order.
         witness_fingerprints: keys whose further signature is demanded.
         custody_head: a head of the later custody log, noted elsewhere, that the log must still contain.
+        check_issued: None leaves the reports of issued revisions unchecked.
     """
     expected = Expected(
         owner_fingerprint=owner_fingerprint,
         examiner_fingerprint=examiner_fingerprint,
         render_html=render_html,
         check_pdf=check_pdf,
+        check_issued=check_issued,
         tsa_roots=tsa_roots,
         open_keyset=open_keyset,
         judge_nonce=judge_nonce,

@@ -56,7 +56,9 @@ MAX_TOTAL_BYTES = 2 * 1024 * 1024 * 1024
 
 _RAW_PATH = re.compile(r"raw/[0-9a-f]{64}")
 _COSIGNATURE_PATH = re.compile(r"cosignatures/[0-9a-f]{64}\.dsse\.json")
-_ISSUED_PATH = re.compile(r"issued/([2-9]|[1-9][0-9])\.(declarations\.dsse\.json|report\.(html|pdf|crt\.pem))")
+_ISSUED_PATH = re.compile(
+    r"issued/([2-9]|[1-9][0-9])\.(declarations\.dsse\.json|report\.(html|pdf|crt\.pem)|certificate-902\.draft\.html)"
+)
 
 
 class Role(StrEnum):

@@ -10,6 +10,7 @@ from auditor.errors import MalformedError
 from auditor.evidence import manifest as paths
 from auditor.evidence.bundle import certificate_digest, read_file
 from auditor.evidence.custody import CustodyEvent, read_custody
+from auditor.evidence.declarations import Declarations, read_declarations, report_name
 from auditor.evidence.open_custody import LaterEvent, read_log
 from auditor.evidence.seal import Seal, open_seal
 from auditor.evidence.signing import fingerprint, public_from_pem
@@ -27,8 +28,9 @@ OPTIONAL = (
     paths.REPORT_CERTIFICATE,
     paths.KEYSET_CUSTODY,
     paths.DECLARATIONS,
+    *paths.ANNEXES,
 )
-DIGESTED = (*REQUIRED, paths.OPENINGS, paths.KEYSET_CUSTODY, paths.DECLARATIONS)
+DIGESTED = (*REQUIRED, paths.OPENINGS, paths.KEYSET_CUSTODY, paths.DECLARATIONS, *paths.ANNEXES)
 RESULTS_SCHEMA = "mlaudit.results/1"
 
 
@@ -56,7 +58,7 @@ class ReportInput:
     opened_at: str
     """RFC 3339 UTC time of the transcript's first record."""
     closed_at: str
-    """RFC 3339 UTC time of its last record; the report's date of issue."""
+    """RFC 3339 UTC time of its last record; the date of issue of the report's first revision."""
     digests: Mapping[str, str]
     """SHA-256 in hex of the bundle's files, by path."""
     examiner_fingerprint: str
@@ -67,6 +69,10 @@ class ReportInput:
     """Times that tokens state, by the path of the file they are over; not verified against any root."""
     keyset_custody: Sequence[LaterEvent] = ()
     """What happened to the key set between sealing and this examination, by its own log."""
+    declarations: Declarations | None = None
+    """What a person declared, or None."""
+    issued_at: str = ""
+    """RFC 3339 UTC time of issue of a later revision; empty for the first one, which bears that of ``closed_at``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +169,9 @@ def from_files(files: Mapping[str, bytes]) -> ReportInput:
         raise MalformedError(f"{paths.RESULTS}: unknown schema, expected {RESULTS_SCHEMA}")
     transcript = read_transcript(files[paths.TRANSCRIPT])
     examiner, certificate = files.get(paths.EXAMINER_KEY), files.get(paths.REPORT_CERTIFICATE)
+    declared = files.get(paths.DECLARATIONS)
     return ReportInput(
-        report_id=report_id(sha256_hex(files[paths.RESULTS])),
+        report_id=report_name(sha256_hex(files[paths.RESULTS])),
         revision=1,
         results=results,
         protocol=parse_object(files[paths.PROTOCOL], what=paths.PROTOCOL),
@@ -187,6 +194,7 @@ def from_files(files: Mapping[str, bytes]) -> ReportInput:
         certificate_sha256=certificate_digest(certificate) if certificate else "",
         time_stamps={path: _stamped(files, path) for path in STAMPED},
         keyset_custody=_keyset_custody(files),
+        declarations=read_declarations(declared, what=paths.DECLARATIONS) if declared is not None else None,
     )
 
 
@@ -204,9 +212,3 @@ def _stamped(files: Mapping[str, bytes], path: str) -> tuple[str, ...]:
     if path not in files:
         raise MalformedError(f"{path}: missing from the bundle")
     return tuple(token.stamped_at for token in read_tokens(tokens, data=files[path]).values())
-
-
-def report_id(results_sha256: str) -> str:
-    """Return the report's name: 64 bits of the results' digest in groups, short enough for every page's foot."""
-    digits = results_sha256[:16].upper()
-    return "OA-" + "-".join(digits[i : i + 4] for i in range(0, 16, 4))

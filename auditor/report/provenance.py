@@ -8,6 +8,7 @@ from auditor.evidence.custody import CustodyEvent
 from auditor.evidence.open_custody import LaterEvent
 from auditor.records import Design
 from auditor.report import view, wording
+from auditor.report.declared import DECLARED, declared
 from auditor.report.inputs import ReportInput, Tree
 from auditor.report.text import clean, level, rate
 from auditor.report.view import Row, digest
@@ -18,16 +19,19 @@ _NAMED_IN_ENVIRONMENT = ("auditor", "python", "platform")
 
 def identity(given: ReportInput, tree: Tree) -> dict[str, object]:
     """Return the template\'s values for front page, integrity box and declarations."""
+    said = declared(given)
+    issued = given.issued_at or given.closed_at
+    superseded = f", supersedes rev. {given.revision - 1}" if given.revision > 1 else ""
     identification = (
-        Row(label="Report", value=f"{given.report_id}, rev. {given.revision}"),
-        Row(label="Case number"),
-        Row(label="Court, requester"),
-        Row(label="Examiner, role"),
-        Row(label="Organisation"),
+        Row(label="Report", value=f"{given.report_id}, rev. {given.revision}{superseded}"),
+        Row(label="Case number", value=said["case.number"]),
+        Row(label="Court, requester", value=said["case.court"]),
+        Row(label="Examiner, role", value=joined(said["examiner.name"], said["examiner.role"])),
+        Row(label="Organisation", value=said["examiner.organisation"]),
     )
     dates = (
         Row(label="Keys sealed", value=_time(tree.text("/keyset/sealed_at"))),
-        Row(label="Suspect public"),
+        Row(label="Suspect public", value=said["items.suspect_public_since"]),
         Row(label="First record", value=_time(given.opened_at)),
         Row(label="Last record", value=_time(given.closed_at)),
         Row(label="Time stamps", value=_stamps_in_short(given)),
@@ -43,8 +47,8 @@ def identity(given: ReportInput, tree: Tree) -> dict[str, object]:
     return {
         "report_id": given.report_id,
         "revision": given.revision,
-        "issued": clean(given.closed_at, limit=40),
-        "issued_day": clean(given.closed_at[:10], limit=10),
+        "issued": clean(issued, limit=40),
+        "issued_day": clean(issued[:10], limit=10),
         "suspect_uri": clean(tree.text("/suspect/uri"), limit=120),
         "keyset_short": clean(tree.text("/keyset/id"), limit=64)[:12],
         "identification": identification,
@@ -55,8 +59,15 @@ def identity(given: ReportInput, tree: Tree) -> dict[str, object]:
         "h2": clean(tree.text("/propositions/h2"), limit=1000),
         "serial": tree.integer("/keyset/serial"),
         "digests": [(name, digest(value)) for name, value in sorted(given.digests.items())],
-        "declarations": [Row(label=label) for label in wording.DECLARATIONS],
+        "declarations": [
+            Row(label=label, value=said[field]) for label, field in zip(wording.DECLARATIONS, DECLARED, strict=True)
+        ],
     }
+
+
+def joined(name: str, role: str) -> str:
+    """Return name and role on one line, or nothing where the name is still missing."""
+    return ", ".join(part for part in (name, role) if part) if name else ""
 
 
 def _stamps_in_short(given: ReportInput) -> str:
@@ -99,14 +110,14 @@ def _commands() -> str:
 
 def items(given: ReportInput, tree: Tree) -> dict[str, object]:
     """Return the template\'s values for reference model, suspect and key set."""
-    seal = given.seal
+    seal, said = given.seal, declared(given)
     settings = ", ".join(f"{name} {_plain(value)}" for name, value in sorted(seal.generator.settings.items()))
     randomness, source = tree.text("/keyset/randomness"), clean(tree.text("/keyset/randomness_source"))
     committed = tree.text("/keyset/commitment_sha256")
     committed = f"; commitment {digest(committed)}" if committed else ""
     model = (
         Row(label="Weights, SHA-256", value=digest(tree.text("/keyset/model_sha256")), code=True),
-        Row(label="Name, provenance, condition on receipt"),
+        Row(label="Name, provenance, condition on receipt", value=said["items.reference_model"]),
     )
     suspect = (
         Row(label="Address or file", value=clean(tree.text("/suspect/uri")), code=True),
@@ -115,7 +126,7 @@ def items(given: ReportInput, tree: Tree) -> dict[str, object]:
         Row(label="Name it gives itself", value=clean(tree.text("/suspect/declared_name")) or view.NONE),
         Row(label="Description or file, SHA-256", value=digest(tree.text("/suspect/artefact_sha256")), code=True),
         Row(label="Certificate of the connection", value="not recorded"),
-        Row(label="Account used, first public date"),
+        Row(label="Account used", value=said["items.suspect_account"]),
     )
     keys = (
         Row(label="Identifier", value=clean(tree.text("/keyset/id")), code=True),

@@ -6,7 +6,10 @@ from auditor.evidence import manifest as paths
 from auditor.evidence.acts import CommandAct
 from auditor.evidence.checks.base import NotCheckedError, Verified
 from auditor.evidence.cosign import Cosignature, cosignatures_among, verify_cosignature
+from auditor.evidence.declarations import read_declarations, report_name
+from auditor.evidence.issue import verify_issues
 from auditor.evidence.open_custody import ReadLog, describe, read_log
+from auditor.evidence.signing import public_from_pem
 
 
 def cosignatures(case: Verified) -> str:
@@ -65,6 +68,26 @@ def later_custody(case: Verified) -> str:
         else "that its latest entries were cut off cannot be told without a head noted elsewhere (--custody-head)"
     ]
     return "; ".join(parts)
+
+
+def issued_reports(case: Verified) -> str:
+    """Every issued revision is signed by the examiner and complete, and its report follows from it."""
+    contents = case.bundle.contents
+    issues = verify_issues(
+        case.bundle.later,
+        manifest=case.bundle.manifest,
+        examiner_public=public_from_pem(contents[paths.EXAMINER_KEY], what=paths.EXAMINER_KEY),
+        report=report_name(sha256_hex(contents[paths.RESULTS])),
+    )
+    if paths.DECLARATIONS in contents:
+        read_declarations(contents[paths.DECLARATIONS], what=paths.DECLARATIONS)
+    if not issues:
+        raise NotCheckedError("no revision was issued: the report is a draft that no person has completed")
+    if issues[0].signed_at < case.endorsement.signed_at:
+        raise SealError("a revision of the report states a time before the manifest was signed")
+    if case.expected.check_issued is None:
+        raise NotCheckedError(f"{len(issues)} revisions signed by the examiner; rendering them was not asked for")
+    return "; ".join(case.expected.check_issued(case.bundle, issue) for issue in issues)
 
 
 def _compare_files(case: Verified, log: ReadLog) -> list[str]:

@@ -10,6 +10,7 @@ from auditor.canonical import JsonValue
 from auditor.evidence.bundle import Bundle
 from auditor.evidence.generation import OpenKeySet
 from auditor.evidence.head import SignedHead
+from auditor.evidence.issue import Issue
 from auditor.evidence.manifest import Endorsement
 from auditor.evidence.openings import Opening
 from auditor.evidence.seal import Seal
@@ -22,6 +23,9 @@ RenderHtml = Callable[[Bundle], bytes]
 """Renders ``report.html`` again from a bundle's evidence."""
 CheckPdf = Callable[[Bundle], str]
 """Checks ``report.pdf`` and says what it found; raises an :class:`EvidenceError` when it does not check out."""
+
+CheckIssued = Callable[[Bundle, Issue], str]
+"""Checks the files of an issued revision of the report and says what it found, as :data:`CheckPdf` does."""
 
 
 class CheckOutcome(StrEnum):
@@ -68,6 +72,7 @@ class Expected:
     examiner_fingerprint: str | None
     render_html: RenderHtml | None
     check_pdf: CheckPdf | None
+    check_issued: CheckIssued | None
     tsa_roots: Sequence["Certificate"]
     open_keyset: OpenKeySet | None
     judge_nonce: bytes | None
