@@ -67,9 +67,11 @@ def issue_report(
     missing = declarations.missing(given.report_id)
     if missing:
         raise UsageError(f"the declarations lack {missing[0]!r}")
-    # A day is a day of the examiner's calendar, which may be behind UTC.
-    if declarations.values[DATE_FIELD] < _day_before(given.closed_at):
-        raise UsageError(f"{DATE_FIELD!r} lies before the examination ended, {given.closed_at[:10]}")
+    # A day is a day of the examiner's calendar, which may be behind UTC or ahead of it.
+    if not _day(given.closed_at, shift=-1) <= declarations.values[DATE_FIELD] <= _day(signed_at, shift=1):
+        raise UsageError(
+            f"{DATE_FIELD!r} must lie between the end of the examination, {given.closed_at[:10]}, and today"
+        )
     revision = FIRST
     while envelope_path(revision) in bundle.later:
         revision += 1
@@ -137,5 +139,5 @@ def _render(bundle: Bundle, issue: Issue) -> dict[str, bytes]:
     return {HTML: render_html(given), CERTIFICATE_902: render_certificate(given)}
 
 
-def _day_before(moment: str) -> str:
-    return (datetime.fromisoformat(moment) - timedelta(days=1)).date().isoformat()
+def _day(moment: str, *, shift: int) -> str:
+    return (datetime.fromisoformat(moment) + timedelta(days=shift)).date().isoformat()

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from auditor.canonical import JsonValue
 from auditor.evidence import manifest as paths
 from auditor.evidence.custody import CustodyEvent
+from auditor.evidence.issue import issued_path
 from auditor.evidence.open_custody import LaterEvent
 from auditor.records import Design
 from auditor.report import view, wording
@@ -54,7 +55,7 @@ def identity(given: ReportInput, tree: Tree) -> dict[str, object]:
         "identification": identification,
         "dates": dates,
         "integrity": integrity,
-        "check_commands": _commands(),
+        "check_commands": _commands(given.revision),
         "h1": clean(tree.text("/propositions/h1"), limit=1000),
         "h2": clean(tree.text("/propositions/h2"), limit=1000),
         "serial": tree.integer("/keyset/serial"),
@@ -98,12 +99,13 @@ NO_RANDOMNESS = (
 )
 
 
-def _commands() -> str:
+def _commands(revision: int) -> str:
+    pdf = paths.REPORT_PDF if revision == 1 else issued_path(revision, paths.REPORT_PDF)
     return "\n".join(
         (
             "auditor check BUNDLE --render --owner-key FINGERPRINT --examiner-key FINGERPRINT",
             "sha256sum BUNDLE/results.json BUNDLE/seal/k.seal.json",
-            "pdfdetach -savefile results.json -o attached.json BUNDLE/report.pdf",
+            f"pdfdetach -savefile results.json -o attached.json BUNDLE/{pdf}",
         )
     )
 
