@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cryptography.x509 import Certificate
+    from cryptography.x509 import Certificate, CertificateRevocationList
 
     from auditor.evidence.bundle import Bundle
     from auditor.evidence.check import CheckReport
@@ -27,6 +27,10 @@ def check(
     tsa_root: Annotated[
         list[Path] | None,
         typer.Option("--tsa-root", help="Root certificates of time authorities you trust, PEM; may be repeated."),
+    ] = None,
+    crl: Annotated[
+        list[Path] | None,
+        typer.Option("--crl", help="Revocation list of an authority, PEM or DER; may be repeated. None is fetched."),
     ] = None,
     keyset: Annotated[
         Path | None, typer.Option("--keyset", help="k.npz, if you may hold it: its generation is then repeated.")
@@ -70,6 +74,7 @@ def check(
         judge_nonce=None if judge_nonce is None else nonce_bytes(judge_nonce, option="--judge-nonce"),
         witness_fingerprints=[_hex(text, option="--witness-key") for text in witness_key or ()],
         custody_head=None if custody_head is None else _hex(custody_head, option="--custody-head"),
+        crls=[found for path in crl or () for found in _crls(path)],
     )
     good = report.complete if strict else report.intact
     if as_json:
@@ -142,6 +147,19 @@ def _roots(path: Path) -> "tuple[Certificate, ...]":
 
     try:
         return read_roots(path.read_bytes(), what=path.name)
+    except OSError as error:
+        raise UsageError(f"{path.name}: cannot be read ({type(error).__name__})") from error
+    except MalformedError as error:
+        raise UsageError(str(error)) from error
+
+
+def _crls(path: Path) -> "tuple[CertificateRevocationList, ...]":
+    from auditor.errors import MalformedError, UsageError
+    from auditor.evidence.revocation import MAX_CRL_BYTES, read_crls
+
+    try:
+        with path.open("rb") as file:
+            return read_crls(file.read(MAX_CRL_BYTES + 1), what=path.name)
     except OSError as error:
         raise UsageError(f"{path.name}: cannot be read ({type(error).__name__})") from error
     except MalformedError as error:

@@ -51,6 +51,11 @@ By hand, with python3, openssl and sha256sum, inside the bundle's folder. Nothin
 
     for c in cosignatures/*.dsse.json; do [ ! -e "$c" ] || {{ python3 -c 'import base64, hashlib, json, sys; e = json.load(open(sys.argv[2])); p = base64.b64decode(e["payload"]); t = e["payloadType"].encode(); s = json.loads(p); k = s["predicate"]["public_key_pem"]; w = sys.argv[1]; open(w + "/pae", "wb").write(b"DSSEv1 %d %b %d %b" % (len(t), t, len(p), p)); open(w + "/pub", "w").write(k); open(w + "/sig", "wb").write(base64.b64decode(e["signatures"][0]["sig"])); print(s["predicate"]["role"], hashlib.sha256(base64.b64decode("".join(k.splitlines()[1:-1]))[-32:]).hexdigest(), s["subject"][0]["digest"]["sha256"])' "$work" "$c"; openssl pkeyutl -verify -rawin -pubin -inkey "$work/pub" -sigfile "$work/sig" -in "$work/pae"; }}; done
 
+   Later revisions of the report (issued/) rest on declarations that the examiner signed. Expect for each its number, the
+   digest of step 2 and "Signature Verified Successfully".
+
+    for c in issued/*.declarations.dsse.json; do [ ! -e "$c" ] || {{ python3 -c 'import base64, json, sys; e = json.load(open(sys.argv[2])); p = base64.b64decode(e["payload"]); t = e["payloadType"].encode(); s = json.loads(p); w = sys.argv[1]; open(w + "/pae", "wb").write(b"DSSEv1 %d %b %d %b" % (len(t), t, len(p), p)); open(w + "/sig", "wb").write(base64.b64decode(e["signatures"][0]["sig"])); print("revision", s["predicate"]["revision"], s["subject"][0]["digest"]["sha256"])' "$work" "$c"; openssl pkeyutl -verify -rawin -pubin -inkey certs/examiner.pub.pem -sigfile "$work/sig" -in "$work/pae"; }}; done
+
 8. The custody log that goes on after signing (custody.later.jsonl) belongs to this manifest, and no line of it was
    changed, exchanged or dropped before its last one. Expect "log intact" and the head; that the latest lines were cut
    off shows only if the head differs from, and no longer follows, one that was noted when an entry was added.

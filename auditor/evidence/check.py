@@ -20,6 +20,7 @@
 18 further signatures over the manifest: valid, and the demanded ones present
 19 custody after signing: the log that goes on is whole, and what it names is still there
 20 declarations: what only a person can say, and the revisions of the report that were issued with it
+21 revocation: certificates of time authorities and of the PDF, against lists that the caller brings
 
 A step that fails leaves those that build on it unchecked. Nothing inside the bundle is trusted as a root.
 """
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auditor.errors import AuditorError, EvidenceError, MissingPartError
-from auditor.evidence.checks import after_signing, conclusion, identity, record
+from auditor.evidence.checks import after_signing, conclusion, identity, record, revoked
 from auditor.evidence.checks.base import (
     CheckIssued,
     CheckOutcome,
@@ -45,7 +46,7 @@ from auditor.evidence.checks.base import (
 from auditor.evidence.generation import OpenKeySet
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
+    from cryptography.x509 import Certificate, CertificateRevocationList
 
 __all__ = ["CheckIssued", "CheckOutcome", "CheckPdf", "CheckReport", "CheckStep", "RenderHtml", "check_bundle"]
 
@@ -80,6 +81,7 @@ STEPS = (
     _Step(title="further signatures", work=after_signing.cosignatures, needs=(3,)),
     _Step(title="custody after signing", work=after_signing.later_custody, needs=(3,)),
     _Step(title="declarations and issued reports", work=after_signing.issued_reports, needs=(3,)),
+    _Step(title="revocation of certificates", work=revoked.revocation, needs=(5,)),
 )
 """All steps; the place in this list, from 1, is the step's number."""
 
@@ -97,6 +99,7 @@ def check_bundle(
     witness_fingerprints: Sequence[str] = (),
     custody_head: str | None = None,
     check_issued: CheckIssued | None = None,
+    crls: Sequence["CertificateRevocationList"] = (),
 ) -> CheckReport:
     """Check a bundle and return what every step found; broken evidence never raises.
 
@@ -112,6 +115,7 @@ def check_bundle(
         witness_fingerprints: keys whose further signature is demanded.
         custody_head: a head of the later custody log, noted elsewhere, that the log must still contain.
         check_issued: None leaves the reports of issued revisions unchecked.
+        crls: revocation lists of the authorities; none leaves revocation unchecked.
     """
     expected = Expected(
         owner_fingerprint=owner_fingerprint,
@@ -124,6 +128,7 @@ def check_bundle(
         judge_nonce=judge_nonce,
         witness_fingerprints=witness_fingerprints,
         custody_head=custody_head,
+        crls=crls,
     )
     case = Verified(path, expected)
     done: list[CheckStep] = []

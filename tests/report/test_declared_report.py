@@ -196,6 +196,15 @@ def test_every_page_is_marked_draft_or_final_with_report_and_revision(bundle):
             )
 
 
+def test_openssl_verifies_the_declarations_by_hand(bundle):
+    text = (bundle / "CHECK.txt").read_text()
+    (command,) = [line.strip() for line in text.splitlines() if line.startswith("    for c in issued/")]
+    script = f"set -eo pipefail\nwork=$(mktemp -d)\n{command}"
+    done = subprocess.run(["bash", "-c", script], cwd=bundle, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("revision 2 ")
+    assert "Signature Verified Successfully" in done.stdout
+
+
 def rewrite(path, old, new):
     data = path.read_bytes()
     assert old in data

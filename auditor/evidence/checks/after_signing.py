@@ -9,7 +9,7 @@ from auditor.evidence.cosign import Cosignature, cosignatures_among, verify_cosi
 from auditor.evidence.declarations import read_declarations, report_name
 from auditor.evidence.issue import verify_issues
 from auditor.evidence.open_custody import ReadLog, describe, read_log
-from auditor.evidence.signing import public_from_pem
+from auditor.evidence.signing import MAX_SIGNATURES, public_from_pem
 
 
 def cosignatures(case: Verified) -> str:
@@ -17,7 +17,10 @@ def cosignatures(case: Verified) -> str:
     wanted = {text.lower() for text in case.expected.witness_fingerprints}
     good: list[Cosignature] = []
     bad: list[str] = []
-    for path, data in cosignatures_among(case.bundle.later).items():
+    found_files = cosignatures_among(case.bundle.later)
+    if len(found_files) > MAX_SIGNATURES:
+        raise SignatureError(f"more than {MAX_SIGNATURES} further signatures")
+    for path, data in found_files.items():
         try:
             good.append(
                 verify_cosignature(data, manifest=case.bundle.manifest, path=path, endorsement=case.endorsement)

@@ -17,7 +17,7 @@ from auditor.evidence.seal import Seal
 from auditor.evidence.transcript import Transcript
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
+    from cryptography.x509 import Certificate, CertificateRevocationList
 
 RenderHtml = Callable[[Bundle], bytes]
 """Renders ``report.html`` again from a bundle's evidence."""
@@ -78,6 +78,7 @@ class Expected:
     judge_nonce: bytes | None
     witness_fingerprints: Sequence[str]
     custody_head: str | None
+    crls: Sequence["CertificateRevocationList"]
 
 
 class Verified:
