@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,13 +21,10 @@ from auditor.errors import (
 )
 from auditor.evidence import bundle as bundle_files
 from auditor.evidence.check import check_bundle
-from auditor.evidence.declarations import Declarations, declarations_bytes
 from auditor.evidence.encryption import Locks, Unlocks, identities_from_text
 from auditor.evidence.generation import rederive
 from auditor.evidence.keyset import OpenedKeySet, open_sealed
 from auditor.evidence.ledger import Showing, append_showing, keys_asked, read_ledger, shown_keys
-from auditor.evidence.manifest import DECLARATIONS, KEYSET_CUSTODY
-from auditor.evidence.open_custody import copied_log, keyset_log_path
 from auditor.evidence.schedule import MAX_NONCE_BYTES, MIN_NONCE_BYTES, draw_schedule, judge_seed, opening_length
 from auditor.evidence.seal import generation_problem
 from auditor.evidence.signing import SigningKey, fingerprint
@@ -128,15 +125,6 @@ def seal_tokens(keyset: Path, *, seal: Path | None) -> tuple[bytes, ...]:
     """
     file = keyset.with_name(SEAL_NAME) if seal is None else seal
     return read_beside(file) if file.is_file() else ()
-
-
-def keyset_custody(keyset: Path, opened: OpenedKeySet) -> bytes:
-    """Return the custody log that lies beside a key set, verified; empty when there is none.
-
-    Raises:
-        EvidenceError: the log is broken or belongs to another seal.
-    """
-    return copied_log(keyset_log_path(keyset), seal_envelope=opened.envelope)
 
 
 def unlocks(identity: Path | None) -> Unlocks:
@@ -284,8 +272,7 @@ def verify(
     seal_tokens: Sequence[bytes] = (),
     authorities: TimeAuthorities | None = None,
     progress: Progress | None = None,
-    keyset_custody: bytes = b"",
-    declarations: Declarations | None = None,
+    additions: Mapping[str, bytes] | None = None,
 ) -> Case:
     """Audit, render, sign, and re-read what was written.
 
@@ -301,8 +288,7 @@ def verify(
         seal_tokens: time stamps over the seal, for the bundle.
         authorities: who time-stamps transcript head, manifest and PDF; None leaves them to the examiner's clock.
         progress: where to report how far it is.
-        keyset_custody: custody log of the key set, for the bundle; empty without one.
-        declarations: what the examiner can say beforehand; the report stays a draft.
+        additions: what the examiner brings along, by its path in the bundle: custody log of the key set, declarations.
 
     Raises:
         UsageError: the folder is not empty, or the request does not fit the seal.
@@ -326,10 +312,8 @@ def verify(
     )
     interrupted = audit.closed_reason == "interrupted"
     progress.begin("writing and signing the report", 3)
-    if keyset_custody:
-        bundle_files.add_file(folder, KEYSET_CUSTODY, keyset_custody)
-    if declarations is not None:
-        bundle_files.add_file(folder, DECLARATIONS, declarations_bytes(declarations))
+    for path, data in (additions or {}).items():
+        bundle_files.add_file(folder, path, data)
     report_name = _render(folder, signer_file=signer_file, authorities=authorities, progress=progress)
     bundle_files.write_manifest(folder, examiner=examiner, clock=utc_now, stamp=authorities.stamp)
     progress.advance()

@@ -68,7 +68,7 @@ def check(
         examiner_fingerprint=_fingerprint(examiner_key, option="--examiner-key"),
         render_html=_render_html if render else None,
         check_pdf=(lambda found: _check_pdf(found, roots)) if render else None,
-        check_issued=_check_issued if render else None,
+        check_issued=(lambda found, issue: _check_issued(found, issue, roots)) if render else None,
         tsa_roots=roots,
         open_keyset=_opener(keyset, identity),
         judge_nonce=None if judge_nonce is None else nonce_bytes(judge_nonce, option="--judge-nonce"),
@@ -129,10 +129,10 @@ def _render_html(bundle: "Bundle") -> bytes:
     return page
 
 
-def _check_issued(bundle: "Bundle", issue: "Issue") -> str:
+def _check_issued(bundle: "Bundle", issue: "Issue", roots: "Sequence[Certificate]") -> str:
     from auditor.report.issued import check_issued
 
-    return check_issued(bundle, issue)
+    return check_issued(bundle, issue, tsa_roots=roots)
 
 
 def _check_pdf(bundle: "Bundle", roots: "Sequence[Certificate]") -> str:

@@ -1,4 +1,4 @@
-"""Reads the declarations that a user names."""
+"""Reads what an examiner brings along: declarations, and the custody log beside a key set."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +7,7 @@ from auditor.errors import UsageError
 
 if TYPE_CHECKING:
     from auditor.evidence.declarations import Declarations
+    from auditor.evidence.keyset import OpenedKeySet
 
 
 def read_form(path: Path) -> "Declarations":
@@ -30,13 +31,29 @@ def read_form(path: Path) -> "Declarations":
     return found
 
 
-def declarations_beforehand(path: Path) -> "Declarations":
-    """Read declarations for a report that does not exist yet.
+def brought_along(keyset: Path, opened: "OpenedKeySet", *, declarations: Path | None) -> dict[str, bytes]:
+    """Return the files that go into a new bundle as they are, by path, each verified.
+
+    Args:
+        keyset: the key set's file; its custody log lies beside it.
+        opened: the same, opened.
+        declarations: a form with what can be said before there is a report, or None.
 
     Raises:
-        UsageError: as :func:`read_form`, or they claim to be about a report.
+        UsageError: as :func:`read_form`, or the declarations claim to be about a report.
+        EvidenceError: the custody log is broken or belongs to another seal.
     """
-    found = read_form(path)
-    if found.report:
-        raise UsageError(f"{path.name}: 'report' must be empty: the report is still to be made")
+    from auditor.evidence import manifest as paths
+    from auditor.evidence.declarations import declarations_bytes
+    from auditor.evidence.open_custody import copied_log, keyset_log_path
+
+    found: dict[str, bytes] = {}
+    log = copied_log(keyset_log_path(keyset), seal_envelope=opened.envelope)
+    if log:
+        found[paths.KEYSET_CUSTODY] = log
+    if declarations is not None:
+        said = read_form(declarations)
+        if said.report:
+            raise UsageError(f"{declarations.name}: 'report' must be empty: the report is still to be made")
+        found[paths.DECLARATIONS] = declarations_bytes(said)
     return found

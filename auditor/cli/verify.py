@@ -59,7 +59,7 @@ def verify(
     """
     from auditor import casefile
     from auditor.cli import console
-    from auditor.cli.declared import declarations_beforehand
+    from auditor.cli.declared import brought_along
     from auditor.cli.signing_keys import read_key
     from auditor.evidence.ledger import ledger_path
     from auditor.suspects import open_suspect
@@ -73,8 +73,7 @@ def verify(
     unlocks = casefile.unlocks(identity)
     opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key, unlocks=unlocks)
     asked = casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner, judge_nonce=nonce)
-    said = None if declarations is None else declarations_beforehand(declarations)
-    custody = casefile.keyset_custody(keyset, opened)
+    additions = brought_along(keyset, opened, declarations=declarations)
     kept = casefile.Ledger(path=ledger or ledger_path(keyset), opened=opened)
     asked = kept.admit(asked, reuse=reuse_keys)
     with (
@@ -92,8 +91,7 @@ def verify(
             seal_tokens=seal_tokens,
             authorities=authorities,
             progress=progress,
-            keyset_custody=custody,
-            declarations=said,
+            additions=additions,
         )
     if as_json:
         console.print_json(case.results)

@@ -1,9 +1,11 @@
 """Issuing a later revision of the report: declarations signed over the manifest, and the report made with them."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from auditor import __version__
 from auditor.canonical import sha256_hex
@@ -23,6 +25,9 @@ from auditor.report.inputs import from_files
 from auditor.report.pdf import make_pdf
 from auditor.report.pdf_check import check_pdf_bytes
 from auditor.report.signer import Exchange, ReportSigner, sign_pdf
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +91,21 @@ def issue_report(
         signed_at=signed_at,
         tool_version=__version__,
     )
+    made = _make(bundle, issue, examiner=examiner, signer=signer, exchange=exchange)
+    log, head = later_log(bundle.folder), ""
+    for name, data in made.items():
+        path = issued_path(revision, name)
+        add_file(bundle.folder, path, data)
+        event = object_event(CommandAct.ISSUED, path=path, data=data, at=signed_at)
+        head = log.add(event, key=examiner)
+    files = tuple(bundle.folder / issued_path(revision, name) for name in made)
+    return Issued(revision=revision, files=files, custody_head=head)
+
+
+def _make(
+    bundle: Bundle, issue: Issue, *, examiner: SigningKey, signer: ReportSigner, exchange: Exchange | None
+) -> dict[str, bytes]:
+    """Return a revision's files by name; a PDF that cannot be made costs only itself."""
     made = {"declarations.dsse.json": sign_issue(bundle.manifest, issue, examiner=examiner)}
     made |= _render(bundle, issue)
     made[CERTIFICATE] = signer.certificate_pem
@@ -99,18 +119,16 @@ def issue_report(
         made[PDF] = sign_pdf(pdf, signer, exchange=exchange)
     except MissingPartError as error:
         logger.warning("%s", error)
-    log, head = later_log(bundle.folder), ""
-    for name, data in made.items():
-        path = issued_path(revision, name)
-        add_file(bundle.folder, path, data)
-        event = object_event(CommandAct.ISSUED, path=path, data=data, at=signed_at)
-        head = log.add(event, key=examiner)
-    files = tuple(bundle.folder / issued_path(revision, name) for name in made)
-    return Issued(revision=revision, files=files, custody_head=head)
+    return made
 
 
-def check_issued(bundle: Bundle, issue: Issue) -> str:
+def check_issued(bundle: Bundle, issue: Issue, *, tsa_roots: Sequence["Certificate"] = ()) -> str:
     """Render an issued revision again, compare it with its files, and check its PDF; return what was found.
+
+    Args:
+        bundle: a bundle whose manifest was verified.
+        issue: one of its verified revisions.
+        tsa_roots: trusted certificates of time authorities, for a time stamp in the PDF's signature.
 
     Raises:
         EvidenceError: a file differs, or the PDF does not check out.
@@ -130,7 +148,9 @@ def check_issued(bundle: Bundle, issue: Issue) -> str:
     if pdf is None:
         raise NotCheckedError(f"revision {issue.revision} equals its rendering, but holds no {PDF}")
     results, seal = bundle.contents[paths.RESULTS], bundle.contents[paths.SEAL]
-    found = check_pdf_bytes(pdf, html=html, results=results, seal=seal, certificate_pem=certificate)
+    found = check_pdf_bytes(
+        pdf, html=html, results=results, seal=seal, certificate_pem=certificate, tsa_roots=tsa_roots
+    )
     return f"revision {issue.revision} equal byte for byte; PDF: {found}"
 
 

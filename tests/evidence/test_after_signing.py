@@ -230,14 +230,15 @@ def test_custody_of_a_key_set_reaches_the_bundle(tmp_path, witness):
 
     from auditor import casefile
     from auditor.audit import Request
+    from auditor.cli.declared import brought_along
 
     opened = seal_keys(tmp_path / "k.npz", small_protocol())
     for event, by in (("handed-over", "A. Owner"), ("received", "B. Examiner")):
         done = run("custody", "add", tmp_path / "k.npz", "--event", event, "--by", by, "--key", witness[1])
         assert done.exit_code == 0, done.output
-    log = casefile.keyset_custody(tmp_path / "k.npz", opened)
+    brought = brought_along(tmp_path / "k.npz", opened, declarations=None)
     case = casefile.verify(
-        opened=opened, suspect=TableSuspect(marked), folder=tmp_path / "a", request=Request(), keyset_custody=log
+        opened=opened, suspect=TableSuspect(marked), folder=tmp_path / "a", request=Request(), additions=brought
     )
     assert (case.folder / "seal/k.custody.jsonl").read_bytes() == (tmp_path / "k.custody.jsonl").read_bytes()
     done = run("check", case.folder, "--render")

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from auditor import casefile
 from auditor.audit import Request
 from auditor.cli.app import app
-from auditor.evidence.declarations import form_text
+from auditor.evidence.declarations import declarations_bytes, form_text
 from auditor.evidence.signing import SigningKey
 from auditor.report import wording
 from auditor.report.annexes import render_annexes
@@ -140,7 +140,7 @@ def bundle(tmp_path_factory):
     before = declarations("", declarations__truth="", declarations__date="")
     made = casefile.verify(
         opened=opened, suspect=TableSuspect(marked), folder=folder / "a", request=Request(), examiner=key,
-        declarations=before,
+        additions={"declarations.json": declarations_bytes(before)},
     )  # fmt: skip
     name = read_folder(made.folder).report_id
     (folder / "d.toml").write_text(form(name))
