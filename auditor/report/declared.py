@@ -7,7 +7,7 @@ from auditor.evidence.issue import Issue
 from auditor.evidence.manifest import ANNEXES
 from auditor.report.inputs import ReportInput
 from auditor.report.text import clean
-from auditor.report.wording import ALTERNATIVES, BANNED, Alternative
+from auditor.report.wording import BANNED
 
 DRAFT, FINAL = "DRAFT", "FINAL"
 
@@ -69,7 +69,7 @@ def state(given: ReportInput) -> dict[str, object]:
         "state": FINAL if final else DRAFT,
         "author": said["examiner.name"] or "examiner to be named",
         "annexes": [path for path in ANNEXES if path in given.digests],
-        "comments": [(alternative, _comment(alternative, said)) for alternative in ALTERNATIVES],
+        "comments": {title: said[path] for title, path in COMMENTED.items()},
     }
 
 
@@ -81,7 +81,3 @@ def overstating(declarations: Declarations) -> tuple[str, ...]:
         for phrase in BANNED
         if phrase in text.lower()
     )
-
-
-def _comment(alternative: Alternative, said: dict[str, str]) -> str:
-    return said.get(COMMENTED.get(alternative.title, ""), "")
