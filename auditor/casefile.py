@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -192,6 +192,7 @@ def verify(
     authorities: TimeAuthorities | None = None,
     progress: Progress | None = None,
     resume: bool = False,
+    additions: Mapping[str, bytes] | None = None,
 ) -> Case:
     """Audit, render, sign, and re-read what was written.
 
@@ -209,6 +210,7 @@ def verify(
         authorities: who time-stamps transcript head, manifest and PDF; None leaves them to the examiner's clock.
         progress: where to report how far it is.
         resume: go on with the audit in ``folder``; one that is finished is checked and left as it is.
+        additions: what the examiner brings along, by its path in the bundle: custody log of the key set, declarations.
 
     Raises:
         UsageError: the folder is not empty or in use, the request does not fit the seal, or key set, suspect or
@@ -237,8 +239,9 @@ def verify(
             stopped=stopped,
         )
         report_name = _issue(
-            folder, opened, examiner=examiner, signer_file=signer_file, authorities=authorities, progress=progress
-        )
+            folder, opened, examiner=examiner, signer_file=signer_file, authorities=authorities, progress=progress,
+            additions=additions or {},
+        )  # fmt: skip
     _tell_how_it_ended(audit)
     return Case(folder=folder, results=audit.results, report_name=report_name)
 
@@ -251,9 +254,12 @@ def _issue(
     signer_file: Path | None,
     authorities: TimeAuthorities,
     progress: Progress,
+    additions: Mapping[str, bytes],
 ) -> str:
     """Render, sign and re-read what an audit found; return the report's name."""
     progress.begin("writing and signing the report", 3)
+    for path, data in additions.items():
+        bundle_files.add_file(folder, path, data)
     report_name = _render(folder, signer_file=signer_file, authorities=authorities, progress=progress)
     bundle_files.write_manifest(folder, examiner=examiner, clock=utc_now, stamp=authorities.stamp)
     progress.advance()
@@ -307,6 +313,7 @@ def _check_own_output(folder: Path, opened: OpenedKeySet, examiner: SigningKey) 
 
 def _render(folder: Path, *, signer_file: Path | None, authorities: TimeAuthorities, progress: Progress) -> str:
     """Write the report beside the evidence and return its name; a PDF that cannot be made never costs the evidence."""
+    from auditor.report.annexes import render_annexes
     from auditor.report.html import render_html
     from auditor.report.inputs import read_folder
     from auditor.report.pdf import make_pdf
@@ -319,6 +326,8 @@ def _render(folder: Path, *, signer_file: Path | None, authorities: TimeAuthorit
     if pdf_file.exists() and certificate.read_bytes() != signer.certificate_pem:
         set_aside(folder, (paths.REPORT_PDF, paths.REPORT_CERTIFICATE), number=1)
     put(certificate, signer.certificate_pem)
+    for path, data in render_annexes(read_folder(folder)).items():
+        bundle_files.add_file(folder, path, data)
     given = read_folder(folder)
     html = render_html(given)
     if put(folder / paths.REPORT_HTML, html):

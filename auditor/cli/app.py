@@ -9,6 +9,8 @@ from typer.core import TyperGroup
 from auditor import __version__
 from auditor.cli.attack import attack
 from auditor.cli.check import check
+from auditor.cli.cosign import cosign
+from auditor.cli.custody import custody
 from auditor.cli.demo import demo
 from auditor.cli.dry_run import dry_run
 from auditor.cli.keys import keys
@@ -68,8 +70,9 @@ def _options(
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 
 
-_COMMANDS = (demo, seal, serve, attack, probe, profiles, verify, check, stamp, panel, plan, dry_run, report)
+_COMMANDS = (demo, seal, serve, attack, probe, profiles, verify, check, stamp, cosign, panel, plan, dry_run, report)
 for _command in _COMMANDS:
     app.command(_command.__name__.replace("_", "-"))(_command)
 app.add_typer(train, name="train")
 app.add_typer(keys, name="keys")
+app.add_typer(custody, name="custody")

@@ -8,11 +8,12 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cryptography.x509 import Certificate
+    from cryptography.x509 import Certificate, CertificateRevocationList
 
     from auditor.evidence.bundle import Bundle
     from auditor.evidence.check import CheckReport
     from auditor.evidence.generation import OpenKeySet
+    from auditor.evidence.issue import Issue
 
 
 def check(
@@ -27,6 +28,10 @@ def check(
         list[Path] | None,
         typer.Option("--tsa-root", help="Root certificates of time authorities you trust, PEM; may be repeated."),
     ] = None,
+    crl: Annotated[
+        list[Path] | None,
+        typer.Option("--crl", help="Revocation list of an authority, PEM or DER; may be repeated. None is fetched."),
+    ] = None,
     keyset: Annotated[
         Path | None, typer.Option("--keyset", help="k.npz, if you may hold it: its generation is then repeated.")
     ] = None,
@@ -34,6 +39,14 @@ def check(
         Path | None, typer.Option(help="age identity file for an encrypted key set [or AUDITOR_PASSPHRASE].")
     ] = None,
     judge_nonce: Annotated[str | None, typer.Option(help="The nonce you gave as judge, in hex.")] = None,
+    witness_key: Annotated[
+        list[str] | None,
+        typer.Option("--witness-key", help="Fingerprint of a key that must have signed too; may be repeated."),
+    ] = None,
+    custody_head: Annotated[
+        str | None,
+        typer.Option("--custody-head", help="Head of the later custody log, as noted when an entry was added."),
+    ] = None,
     render: Annotated[bool, typer.Option("--render", help="Render report.html again and check report.pdf.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Treat steps that were not checked as failed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
@@ -55,9 +68,13 @@ def check(
         examiner_fingerprint=_fingerprint(examiner_key, option="--examiner-key"),
         render_html=_render_html if render else None,
         check_pdf=(lambda found: _check_pdf(found, roots)) if render else None,
+        check_issued=(lambda found, issue: _check_issued(found, issue, roots)) if render else None,
         tsa_roots=roots,
         open_keyset=_opener(keyset, identity),
         judge_nonce=None if judge_nonce is None else nonce_bytes(judge_nonce, option="--judge-nonce"),
+        witness_fingerprints=[_hex(text, option="--witness-key") for text in witness_key or ()],
+        custody_head=None if custody_head is None else _hex(custody_head, option="--custody-head"),
+        crls=[found for path in crl or () for found in _crls(path)],
     )
     good = report.complete if strict else report.intact
     if as_json:
@@ -68,13 +85,15 @@ def check(
 
 
 def _fingerprint(text: str | None, *, option: str) -> str | None:
+    return None if text is None else _hex(text, option=option)
+
+
+def _hex(text: str, *, option: str) -> str:
     from auditor.errors import UsageError
 
-    if text is None:
-        return None
     plain = text.strip().lower()
     if len(plain) != 64 or any(c not in "0123456789abcdef" for c in plain):
-        raise UsageError(f"{option} takes the SHA-256 of a public key: 64 hexadecimal digits")
+        raise UsageError(f"{option} takes a SHA-256: 64 hexadecimal digits")
     return plain
 
 
@@ -96,9 +115,24 @@ def _opener(keyset: Path | None, identity: Path | None) -> "OpenKeySet | None":
 
 
 def _render_html(bundle: "Bundle") -> bytes:
+    from auditor.errors import SealError
+    from auditor.evidence.manifest import ANNEXES
+    from auditor.report.annexes import render_annexes
     from auditor.report.html import render_again
+    from auditor.report.inputs import from_files
 
-    return render_again(bundle.contents)
+    page = render_again(bundle.contents)
+    if any(path in bundle.contents for path in ANNEXES):
+        for path, data in render_annexes(from_files(bundle.contents)).items():
+            if path in bundle.contents and bundle.contents[path] != data:
+                raise SealError(f"{path} differs from what this version renders from the evidence")
+    return page
+
+
+def _check_issued(bundle: "Bundle", issue: "Issue", roots: "Sequence[Certificate]") -> str:
+    from auditor.report.issued import check_issued
+
+    return check_issued(bundle, issue, tsa_roots=roots)
 
 
 def _check_pdf(bundle: "Bundle", roots: "Sequence[Certificate]") -> str:
@@ -113,6 +147,19 @@ def _roots(path: Path) -> "tuple[Certificate, ...]":
 
     try:
         return read_roots(path.read_bytes(), what=path.name)
+    except OSError as error:
+        raise UsageError(f"{path.name}: cannot be read ({type(error).__name__})") from error
+    except MalformedError as error:
+        raise UsageError(str(error)) from error
+
+
+def _crls(path: Path) -> "tuple[CertificateRevocationList, ...]":
+    from auditor.errors import MalformedError, UsageError
+    from auditor.evidence.revocation import MAX_CRL_BYTES, read_crls
+
+    try:
+        with path.open("rb") as file:
+            return read_crls(file.read(MAX_CRL_BYTES + 1), what=path.name)
     except OSError as error:
         raise UsageError(f"{path.name}: cannot be read ({type(error).__name__})") from error
     except MalformedError as error:

@@ -19,7 +19,8 @@ def stamp(
 ) -> None:
     """Add an independent time stamp to a seal or bundle; changes nothing already written.
 
-    A token shows that the file existed when the token was made, not earlier. Exit code 7: no authority gave one.
+    A token shows that the file existed when the token was made, not earlier. A bundle's custody log is continued with
+    the token's digest, so that its removal shows. Exit code 7: no authority gave one.
     """
     from auditor.cli import console
     from auditor.errors import MissingPartError, UsageError
@@ -39,22 +40,46 @@ def stamp(
     try:
         for path in add_beside(file, tokens):
             console.say(f"time stamp: {path}")
+            if target.is_dir():
+                _record(target, path)
     except OSError as error:
         raise UsageError(f"{file.parent}: cannot be written to ({type(error).__name__})") from error
     if tsa and not tokens:
         raise MissingPartError("no time authority gave a time stamp; nothing was written")
 
 
+def _record(bundle: Path, token: Path) -> None:
+    from auditor import casefile
+    from auditor.cli import console
+    from auditor.evidence.acts import CommandAct
+    from auditor.evidence.bundle import later_log
+    from auditor.evidence.open_custody import object_event
+    from auditor.evidence.times import utc_text
+
+    event = object_event(
+        CommandAct.TIME_STAMPED,
+        path=token.name,
+        data=token.read_bytes(),
+        at=utc_text(casefile.utc_now()),
+        by="auditor stamp",
+    )
+    head = later_log(bundle).add(event, key=None)
+    console.say(f"custody head: {head}")
+
+
 def _stamped_file(target: Path) -> Path:
     """Return the file that a token is to be over; it must be a seal or a signed manifest."""
     from auditor.errors import UsageError
     from auditor.evidence import manifest as paths
+    from auditor.evidence.bundle import later_log
     from auditor.evidence.seal import open_seal
 
     file = target / paths.MANIFEST_ENVELOPE if target.is_dir() else target
     if not file.is_file():
         raise UsageError(f"{file}: no such file; give k.seal.json or the folder of a finished bundle")
-    if not target.is_dir():
+    if target.is_dir():
+        later_log(target).read()
+    else:
         open_seal(file.read_bytes())
     return file
 

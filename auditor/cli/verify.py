@@ -83,6 +83,10 @@ def verify(
         Path | None,
         typer.Option(help="Go on with the audit in this folder, which stopped: nothing answered is asked again."),
     ] = None,
+    declarations: Annotated[
+        Path | None,
+        typer.Option(help="What you can declare beforehand, TOML; see `auditor report --declarations-template`."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json on stdout and nothing else.")] = False,
 ) -> None:
     """Ask a suspect the sealed questions, decide, and write a signed evidence bundle.
@@ -93,6 +97,7 @@ def verify(
 
     from auditor import casefile
     from auditor.cli import console
+    from auditor.cli.declared import brought_along
     from auditor.cli.signing_keys import read_key
     from auditor.errors import UsageError
     from auditor.evidence.ledger import ledger_path
@@ -110,6 +115,7 @@ def verify(
     unlocks = casefile.unlocks(identity)
     opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key, unlocks=unlocks)
     max_queries = affordable(budget, profile=profile, max_queries=max_queries)
+    additions = brought_along(keyset, opened, declarations=declarations)
     kept = casefile.Ledger(path=ledger or ledger_path(keyset), opened=opened)
     stopped = None if resume is None else read_stopped(resume)
     if stopped is not None and stopped.transcript is not None:
@@ -155,6 +161,7 @@ def verify(
             authorities=authorities,
             progress=progress,
             resume=resume is not None,
+            additions=additions,
         )
     if as_json:
         console.print_json(case.results)

@@ -20,6 +20,7 @@ from auditor import __version__
 from auditor.canonical import JsonValue, canonical_bytes, sha256_hex
 from auditor.errors import MalformedError, SealError
 from auditor.evidence import manifest as paths
+from auditor.evidence.acts import CommandAct
 from auditor.evidence.by_hand import by_hand_text
 from auditor.evidence.custody import CustodyAct, CustodyEvent, actor_of, write_custody
 from auditor.evidence.head import SignedHead, sign_head, verify_head
@@ -35,6 +36,7 @@ from auditor.evidence.manifest import (
     read_manifest,
     sign_manifest,
 )
+from auditor.evidence.open_custody import OpenLog, object_event, signing_event
 from auditor.evidence.openings import write_openings
 from auditor.evidence.seal import open_seal, protocol_object
 from auditor.evidence.signing import SigningKey, fingerprint, public_pem
@@ -43,7 +45,8 @@ from auditor.evidence.times import utc_text
 from auditor.evidence.token_files import add_beside, is_token_of, read_beside
 from auditor.evidence.transcript import read_transcript
 
-FOLDERS = ("certs", "raw", "seal", paths.SUPERSEDED_FOLDER)
+STARTED_WITH = ("certs", "raw", "seal")
+"""Folders that every bundle has from the start."""
 _CHUNK_BYTES = 1 << 20
 
 Clock = Callable[[], datetime]
@@ -71,6 +74,8 @@ class Bundle:
     """Bytes of ``manifest.dsse.json``; not verified yet."""
     manifest_tokens: Mapping[str, bytes] = field(default_factory=dict)
     """Time stamps over ``manifest.dsse.json`` by path; not verified yet."""
+    later: Mapping[str, bytes] = field(default_factory=dict)
+    """All files made over the signed manifest by path, its time stamps among them; not verified yet."""
 
     def sha256(self, path: str) -> str | None:
         """Return a listed file's digest, or None when the bundle does not hold it."""
@@ -100,7 +105,7 @@ def create(
         TimestampError: a time stamp is not over this seal.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in FOLDERS[:3]:
+    for name in STARTED_WITH:
         (folder / name).mkdir(exist_ok=True)
     seal = folder / paths.SEAL
     if not again or not seal.exists() or seal.read_bytes() != seal_envelope:
@@ -227,15 +232,46 @@ def write_manifest(folder: Path, *, examiner: SigningKey, clock: Clock, stamp: S
         tool_version=__version__,
     )
     put(folder / paths.MANIFEST, manifest)
+    # A killed process may have begun the log over a manifest that nobody signed.
+    (folder / paths.LATER_CUSTODY).unlink(missing_ok=True)
+    # The log that goes on exists before the signature, so that a finished bundle without one was robbed of it.
+    later = OpenLog(folder / paths.LATER_CUSTODY, anchor=sha256_hex(manifest))
+    later.add(signing_event(manifest, at=endorsement.signed_at), key=examiner)
     signed = sign_manifest(manifest, endorsement, examiner=examiner)
     write_new(folder / paths.MANIFEST_ENVELOPE, signed)
-    add_beside(folder / paths.MANIFEST_ENVELOPE, stamp(signed))
+    for path in add_beside(folder / paths.MANIFEST_ENVELOPE, stamp(signed)):
+        event = object_event(CommandAct.TIME_STAMPED, path=path.name, data=path.read_bytes(), at=utc_text(clock()))
+        later.add(event, key=examiner)
+
+
+def add_file(folder: Path, path: str, data: bytes) -> None:
+    """Write one further file of an unfinished bundle, in place of one that a killed process left.
+
+    Raises:
+        ValueError: a path that no bundle holds; a bug of the caller.
+    """
+    if place_of(path) is None and not paths.is_later(path):
+        raise ValueError(f"a bundle has no place for {path}")
+    (folder / path).parent.mkdir(exist_ok=True)
+    put(folder / path, data)
+
+
+def later_log(folder: Path) -> OpenLog:
+    """Return the custody log that goes on after signing, of a finished bundle.
+
+    Raises:
+        MalformedError: the folder holds no finished bundle.
+    """
+    for name in (paths.MANIFEST_ENVELOPE, paths.LATER_CUSTODY):
+        if not (folder / name).is_file():
+            raise MalformedError(f"{folder.name}: holds no {name}; the bundle is not finished")
+    return OpenLog(folder / paths.LATER_CUSTODY, anchor=sha256_hex(read_file(folder, paths.MANIFEST)))
 
 
 def list_files(folder: Path) -> tuple[tuple[str, int], ...]:
     """Return (path, size) of every listed file of a bundle folder, sorted; nothing is opened.
 
-    Manifest, signature and time stamps over it are left out. Empty folders of a bundle are allowed.
+    Manifest, signature and what is made over them are left out. Empty folders of a bundle are allowed.
 
     Raises:
         MalformedError: a link, a device, an unknown name, or a limit exceeded.
@@ -294,17 +330,15 @@ def read_bundle(folder: Path) -> Bundle:
             raise SealError(f"{path} differs from its digest in the manifest")
         if not path.startswith(f"{paths.RAW_FOLDER}/"):
             contents[path] = data
+    later = {path: read_file(folder, path) for path in sorted(all_files(folder)) if paths.is_later(path)}
     return Bundle(
         folder=folder,
         contents=contents,
         entries=entries,
         manifest=manifest,
         manifest_envelope=read_file(folder, paths.MANIFEST_ENVELOPE),
-        manifest_tokens={
-            path: read_file(folder, path)
-            for path in sorted(all_files(folder))
-            if is_token_of(path, paths.MANIFEST_ENVELOPE)
-        },
+        manifest_tokens={path: data for path, data in later.items() if is_token_of(path, paths.MANIFEST_ENVELOPE)},
+        later=later,
     )
 
 
@@ -352,7 +386,7 @@ def _scan(folder: Path, prefix: str, found: dict[str, int], parts: list[str] | N
             if item.is_symlink():
                 raise MalformedError("the bundle holds a link")
             if item.is_dir(follow_symlinks=False):
-                if prefix or item.name not in FOLDERS:
+                if prefix or item.name not in paths.FOLDERS:
                     raise MalformedError("the bundle holds an unknown folder")
                 _scan(folder / item.name, f"{item.name}/", found, parts)
                 continue

@@ -45,7 +45,24 @@ By hand, with python3, openssl and sha256sum, inside the bundle's folder. Nothin
     openssl pkeyutl -verify -rawin -pubin -inkey certs/examiner.pub.pem -sigfile "$work/sig" -in "$work/pae"
     sha256sum transcript.jsonl
 
-7. Where there are time stamps (*.tsr), they are over these very files. Set ROOTS to a PEM file of root certificates
+7. Further signatures (cosignatures/), where there are any, are over this manifest. Expect for each the role, the
+   fingerprint of its key - compare it with the one its holder gives you - the digest of step 2, and "Signature
+   Verified Successfully".
+
+    for c in cosignatures/*.dsse.json; do [ ! -e "$c" ] || {{ python3 -c 'import base64, hashlib, json, sys; e = json.load(open(sys.argv[2])); p = base64.b64decode(e["payload"]); t = e["payloadType"].encode(); s = json.loads(p); k = s["predicate"]["public_key_pem"]; w = sys.argv[1]; open(w + "/pae", "wb").write(b"DSSEv1 %d %b %d %b" % (len(t), t, len(p), p)); open(w + "/pub", "w").write(k); open(w + "/sig", "wb").write(base64.b64decode(e["signatures"][0]["sig"])); print(s["predicate"]["role"], hashlib.sha256(base64.b64decode("".join(k.splitlines()[1:-1]))[-32:]).hexdigest(), s["subject"][0]["digest"]["sha256"])' "$work" "$c"; openssl pkeyutl -verify -rawin -pubin -inkey "$work/pub" -sigfile "$work/sig" -in "$work/pae"; }}; done
+
+   Later revisions of the report (issued/) rest on declarations that the examiner signed. Expect for each its number, the
+   digest of step 2 and "Signature Verified Successfully".
+
+    for c in issued/*.declarations.dsse.json; do [ ! -e "$c" ] || {{ python3 -c 'import base64, json, sys; e = json.load(open(sys.argv[2])); p = base64.b64decode(e["payload"]); t = e["payloadType"].encode(); s = json.loads(p); w = sys.argv[1]; open(w + "/pae", "wb").write(b"DSSEv1 %d %b %d %b" % (len(t), t, len(p), p)); open(w + "/sig", "wb").write(base64.b64decode(e["signatures"][0]["sig"])); print("revision", s["predicate"]["revision"], s["subject"][0]["digest"]["sha256"])' "$work" "$c"; openssl pkeyutl -verify -rawin -pubin -inkey certs/examiner.pub.pem -sigfile "$work/sig" -in "$work/pae"; }}; done
+
+8. The custody log that goes on after signing (custody.later.jsonl) belongs to this manifest, and no line of it was
+   changed, exchanged or dropped before its last one. Expect "log intact" and the head; that the latest lines were cut
+   off shows only if the head differs from, and no longer follows, one that was noted when an entry was added.
+
+    python3 -c 'import hashlib, json; d = b"auditor/1 open custody line\\0" + hashlib.sha256(open("manifest.json", "rb").read()).digest(); h = hashlib.sha256(d).hexdigest(); lines = open("custody.later.jsonl", "rb").read()[:-1].split(b"\\n"); ok = all([json.loads(l)["prev"] == h and bool(h := hashlib.sha256(d + l).hexdigest()) for l in lines]); print("log intact" if ok else "LOG BROKEN", h)'
+
+9. Where there are time stamps (*.tsr), they are over these very files. Set ROOTS to a PEM file of root certificates
    that you got from the authorities themselves. Expect "Verification: OK" after each, the seal's time before the first
    line of the transcript, the head's after its last, the manifest's after that.
 
@@ -53,6 +70,12 @@ By hand, with python3, openssl and sha256sum, inside the bundle's folder. Nothin
     for t in transcript.head.*.tsr; do [ ! -e "$t" ] || openssl ts -verify -data transcript.head.dsse.json -in "$t" -CAfile "$ROOTS"; done
     for t in manifest.*.tsr; do [ ! -e "$t" ] || openssl ts -verify -data manifest.dsse.json -in "$t" -CAfile "$ROOTS"; done
     for t in seal/k.seal.*.tsr transcript.head.*.tsr manifest.*.tsr; do [ ! -e "$t" ] || openssl ts -reply -in "$t" -text | sed -n "s/^Time stamp:/$(basename "$t")/p"; done
+
+Signatures inside the custody log, made with the key that the line names, are over the line without its field
+"signature", encoded like those above under the type application/vnd.model-ownership-auditor.custody+json.
+
+What was added after signing - time stamps of the manifest, further signatures, later revisions of the report - is named
+in the custody log; something removed together with the log's line about it leaves no trace here.
 
 Whether the numbers follow from the answers is beyond stock tools: "auditor check" recomputes every one of them from
 transcript.jsonl, openings.json and the sealed protocol, and compares the outcome with results.json byte by byte.

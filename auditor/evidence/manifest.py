@@ -1,8 +1,11 @@
 """The manifest: every file of a bundle with its digest, and the examiner's signature over it.
 
 ``manifest.json`` lists the files; ``manifest.dsse.json`` is a signed in-toto statement whose subject is the digest of
-``manifest.json`` and whose predicate names the identities and heads that the files must agree with. Time stamps over
-it, ``manifest.N.tsr``, come later than the manifest and are the only other files that it does not list.
+``manifest.json`` and whose predicate names the identities and heads that the files must agree with.
+
+What is made over a signed manifest comes later and cannot be listed in it: its own time stamps, further signatures
+(``cosignatures/``), the custody log that goes on (``custody.later.jsonl``) and later revisions of the report
+(``issued/``). Each of these is bound to the manifest's digest by a signature, a token or a hash chain.
 """
 
 import re
@@ -33,8 +36,18 @@ OWNER_KEY = "certs/owner.pub.pem"
 EXAMINER_KEY = "certs/examiner.pub.pem"
 REPORT_CERTIFICATE = "certs/report.crt.pem"
 BY_HAND = "CHECK.txt"
+KEYSET_CUSTODY = "seal/k.custody.jsonl"
+DECLARATIONS = "declarations.json"
+CERTIFICATE_902 = "annexes/certificate-902.draft.html"
+MAP_702 = "annexes/fre-702.html"
+LATER_CUSTODY = "custody.later.jsonl"
 RAW_FOLDER = "raw"
 SUPERSEDED_FOLDER = "superseded"
+COSIGNATURE_FOLDER = "cosignatures"
+ISSUED_FOLDER = "issued"
+ANNEXES = (CERTIFICATE_902, MAP_702)
+FOLDERS = ("annexes", "certs", COSIGNATURE_FOLDER, ISSUED_FOLDER, RAW_FOLDER, "seal", SUPERSEDED_FOLDER)
+"""Every folder that a bundle may hold; an empty one is allowed."""
 
 SCHEMA = "mlaudit.manifest/1"
 PREDICATE_TYPE = "https://model-ownership-auditor.example/audit-bundle/v1"
@@ -44,6 +57,10 @@ MAX_TOTAL_BYTES = 2 * 1024 * 1024 * 1024
 
 _RAW_PATH = re.compile(r"raw/[0-9a-f]{64}")
 _SUPERSEDED_PATH = re.compile(r"superseded/[1-9][0-9]{0,5}\.[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_COSIGNATURE_PATH = re.compile(r"cosignatures/[0-9a-f]{64}\.dsse\.json")
+_ISSUED_PATH = re.compile(
+    r"issued/([2-9]|[1-9][0-9])\.(declarations\.dsse\.json|report\.(html|pdf|crt\.pem)|certificate-902\.draft\.html)"
+)
 
 
 class Role(StrEnum):
@@ -65,6 +82,8 @@ class Role(StrEnum):
     INSTRUCTIONS = "instructions"
     SUPERSEDED = "superseded"
     """Signed before the audit stopped and went on."""
+    DECLARATIONS = "declarations"
+    ANNEX = "annex"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +110,10 @@ PLACES: Mapping[str, Place] = {
     REPORT_HTML: Place(role=Role.REPORT, media_type="text/html", required=False),
     REPORT_PDF: Place(role=Role.REPORT, media_type="application/pdf", required=False),
     REPORT_CERTIFICATE: Place(role=Role.CERTIFICATE, media_type="application/x-pem-file", required=False),
+    KEYSET_CUSTODY: Place(role=Role.CUSTODY, media_type="application/jsonl", required=False),
+    DECLARATIONS: Place(role=Role.DECLARATIONS, media_type="application/json", required=False),
+    CERTIFICATE_902: Place(role=Role.ANNEX, media_type="text/html", required=False),
+    MAP_702: Place(role=Role.ANNEX, media_type="text/html", required=False),
 }
 _RAW_PLACE = Place(role=Role.RAW_ANSWER, media_type="application/octet-stream", required=False)
 _SUPERSEDED_PLACE = Place(role=Role.SUPERSEDED, media_type="application/octet-stream", required=False)
@@ -134,7 +157,17 @@ def place_of(path: str) -> Place | None:
 
 def is_unlisted(path: str) -> bool:
     """Return whether a bundle may hold ``path`` without listing it: the manifest and what is made over it."""
-    return path in (MANIFEST, MANIFEST_ENVELOPE) or is_token_of(path, MANIFEST_ENVELOPE)
+    return path in (MANIFEST, MANIFEST_ENVELOPE) or is_later(path)
+
+
+def is_later(path: str) -> bool:
+    """Return whether ``path`` is one of the files that are made over a signed manifest."""
+    return (
+        path == LATER_CUSTODY
+        or is_token_of(path, MANIFEST_ENVELOPE)
+        or _COSIGNATURE_PATH.fullmatch(path) is not None
+        or _ISSUED_PATH.fullmatch(path) is not None
+    )
 
 
 def manifest_bytes(entries: Mapping[str, Entry]) -> bytes:

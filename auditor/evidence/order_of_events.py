@@ -7,6 +7,7 @@ from auditor.evidence.bundle import Bundle
 from auditor.evidence.custody import CustodyAct, actor_of, read_custody
 from auditor.evidence.head import SignedHead
 from auditor.evidence.manifest import Endorsement
+from auditor.evidence.open_custody import read_log
 from auditor.evidence.seal import Seal
 from auditor.evidence.transcript import Transcript
 
@@ -40,7 +41,20 @@ def check_order(
         raise TranscriptError("the key set was not sealed before the first question, or signed before the analysis")
     if not transcript.closed_at <= head.signed_at <= events[-1].at:
         raise TranscriptError("the transcript's head was not signed between the last answer and the analysis")
+    _check_keyset_log(bundle, seal=seal, endorsement=endorsement)
     parse_canonical_object(contents[paths.ENVIRONMENT], what=paths.ENVIRONMENT)
     if bundle.sha256(paths.ENVIRONMENT) != transcript.preamble.get("environment_sha256"):
         raise TranscriptError(f"{paths.ENVIRONMENT} is not the one recorded before the first question")
     return f"sealed {seal.sealed_at}, asked {transcript.opened_at} to {transcript.closed_at}, in this order"
+
+
+def _check_keyset_log(bundle: Bundle, *, seal: Seal, endorsement: Endorsement) -> None:
+    """Verify the key set's own custody log, where the examiner was given one."""
+    data = bundle.contents.get(paths.KEYSET_CUSTODY)
+    if data is None:
+        return
+    log = read_log(data, anchor=endorsement.seal_sha256, what=paths.KEYSET_CUSTODY)
+    if any(event.path for event in log.events):
+        raise TranscriptError(f"{paths.KEYSET_CUSTODY} names files, which a key set's log never does")
+    if not seal.sealed_at <= log.events[0].at <= log.events[-1].at <= endorsement.signed_at:
+        raise TranscriptError(f"{paths.KEYSET_CUSTODY} states times before the seal or after the manifest")

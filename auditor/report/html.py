@@ -13,6 +13,7 @@ from auditor.errors import MissingPartError
 from auditor.evidence import manifest as paths
 from auditor.records import Design, Status
 from auditor.report import drawn_labels, plots, procedure, provenance, view, wording
+from auditor.report.declared import state
 from auditor.report.inputs import ReportInput, Tree, from_files
 from auditor.report.text import clean, level, p_value, rate
 from auditor.stats.likelihood import SCALE_SOURCE
@@ -75,6 +76,7 @@ def render_html(given: ReportInput) -> bytes:
         alternatives=drawn_labels.alternatives() if drawn else wording.ALTERNATIVES,
         fre_702=wording.FRE_702,
         glossary=drawn_labels.glossary() if drawn else wording.GLOSSARY,
+        **state(given),
         **provenance.identity(given, tree),
         **provenance.items(given, tree),
         **provenance.acquisition(given, tree),
@@ -90,14 +92,29 @@ def render_again(files: Mapping[str, bytes]) -> bytes:
         EvidenceError: a file is missing or broken.
         MissingPartError: report.html was made with other versions, under which equal evidence may give other bytes.
     """
-    stored = files.get(paths.REPORT_HTML, b"")
+    refuse_other_versions(files.get(paths.REPORT_HTML, b""))
+    return render_html(from_files(files))
+
+
+def refuse_other_versions(stored: bytes) -> None:
+    """Refuse to compare a page that other versions made, under which equal evidence may give other bytes.
+
+    Raises:
+        MissingPartError: the page names other versions than these.
+    """
     found = _GENERATOR.search(stored[:8192])
     made_with = "" if found is None else clean(found.group(1).decode("utf-8", "replace"), limit=80)
     if found is not None and made_with != generator():
         raise MissingPartError(
             f"report.html was made with {made_with}, here is {generator()}; install those to compare"
         )
-    return render_html(from_files(files))
+
+
+def render_template(name: str, values: Mapping[str, object]) -> bytes:
+    """Render another page in the report's style, without its fonts; ``values`` come on top of style and versions."""
+    page = _environment().get_template(name)
+    text = page.render(generator=generator(), blank_text=wording.BLANK, css=_style(fonts=False), **values)
+    return text.encode("utf-8")
 
 
 def generator() -> str:
@@ -131,13 +148,13 @@ def _environment() -> "Environment":
     )
 
 
-@lru_cache(maxsize=1)
-def _style() -> str:
+@lru_cache(maxsize=2)
+def _style(*, fonts: bool = True) -> str:
     from markupsafe import Markup
 
     folder = templates_folder()
     faces = []
-    for family, weight, name in FONTS:
+    for family, weight, name in FONTS if fonts else ():
         data = base64.b64encode((folder / "fonts" / name).read_bytes()).decode("ascii")
         faces.append(
             f'@font-face {{ font-family: "{family}"; font-weight: {weight}; '

@@ -10,6 +10,8 @@ from auditor.errors import MalformedError
 from auditor.evidence import manifest as paths
 from auditor.evidence.bundle import certificate_digest, read_file
 from auditor.evidence.custody import CustodyEvent, read_custody
+from auditor.evidence.declarations import Declarations, read_declarations, report_name
+from auditor.evidence.open_custody import LaterEvent, read_log
 from auditor.evidence.seal import Seal, open_seal
 from auditor.evidence.signing import fingerprint, public_from_pem
 from auditor.evidence.timestamps import MAX_TOKENS, read_tokens
@@ -19,8 +21,16 @@ from auditor.evidence.transcript import read_transcript
 REQUIRED = (paths.RESULTS, paths.SEAL, paths.PROTOCOL, paths.CUSTODY, paths.ENVIRONMENT, paths.TRANSCRIPT)
 STAMPED = (paths.SEAL, paths.HEAD_ENVELOPE)
 """Files that may be time-stamped before the report is made."""
-OPTIONAL = (paths.HEAD_ENVELOPE, paths.OPENINGS, paths.EXAMINER_KEY, paths.REPORT_CERTIFICATE)
-DIGESTED = (*REQUIRED, paths.OPENINGS)
+OPTIONAL = (
+    paths.HEAD_ENVELOPE,
+    paths.OPENINGS,
+    paths.EXAMINER_KEY,
+    paths.REPORT_CERTIFICATE,
+    paths.KEYSET_CUSTODY,
+    paths.DECLARATIONS,
+    *paths.ANNEXES,
+)
+DIGESTED = (*REQUIRED, paths.OPENINGS, paths.KEYSET_CUSTODY, paths.DECLARATIONS, *paths.ANNEXES)
 RESULTS_SCHEMA = "mlaudit.results/1"
 
 
@@ -48,7 +58,7 @@ class ReportInput:
     opened_at: str
     """RFC 3339 UTC time of the transcript's first record."""
     closed_at: str
-    """RFC 3339 UTC time of its last record; the report's date of issue."""
+    """RFC 3339 UTC time of its last record; the date of issue of the report's first revision."""
     digests: Mapping[str, str]
     """SHA-256 in hex of the bundle's files, by path."""
     examiner_fingerprint: str
@@ -57,6 +67,12 @@ class ReportInput:
     """SHA-256 of the certificate that signs the PDF, or empty."""
     time_stamps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Times that tokens state, by the path of the file they are over; not verified against any root."""
+    keyset_custody: Sequence[LaterEvent] = ()
+    """What happened to the key set between sealing and this examination, by its own log."""
+    declarations: Declarations | None = None
+    """What a person declared, or None."""
+    issued_at: str = ""
+    """RFC 3339 UTC time of issue of a later revision; empty for the first one, which bears that of ``closed_at``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +169,9 @@ def from_files(files: Mapping[str, bytes]) -> ReportInput:
         raise MalformedError(f"{paths.RESULTS}: unknown schema, expected {RESULTS_SCHEMA}")
     transcript = read_transcript(files[paths.TRANSCRIPT])
     examiner, certificate = files.get(paths.EXAMINER_KEY), files.get(paths.REPORT_CERTIFICATE)
+    declared = files.get(paths.DECLARATIONS)
     return ReportInput(
-        report_id=report_id(sha256_hex(files[paths.RESULTS])),
+        report_id=report_name(sha256_hex(files[paths.RESULTS])),
         revision=1,
         results=results,
         protocol=parse_object(files[paths.PROTOCOL], what=paths.PROTOCOL),
@@ -176,7 +193,16 @@ def from_files(files: Mapping[str, bytes]) -> ReportInput:
         examiner_fingerprint=fingerprint(public_from_pem(examiner, what=paths.EXAMINER_KEY)) if examiner else "",
         certificate_sha256=certificate_digest(certificate) if certificate else "",
         time_stamps={path: _stamped(files, path) for path in STAMPED},
+        keyset_custody=_keyset_custody(files),
+        declarations=read_declarations(declared, what=paths.DECLARATIONS) if declared is not None else None,
     )
+
+
+def _keyset_custody(files: Mapping[str, bytes]) -> tuple[LaterEvent, ...]:
+    data = files.get(paths.KEYSET_CUSTODY)
+    if data is None:
+        return ()
+    return read_log(data, anchor=sha256_hex(files[paths.SEAL]), what=paths.KEYSET_CUSTODY).events
 
 
 def _stamped(files: Mapping[str, bytes], path: str) -> tuple[str, ...]:
@@ -186,9 +212,3 @@ def _stamped(files: Mapping[str, bytes], path: str) -> tuple[str, ...]:
     if path not in files:
         raise MalformedError(f"{path}: missing from the bundle")
     return tuple(token.stamped_at for token in read_tokens(tokens, data=files[path]).values())
-
-
-def report_id(results_sha256: str) -> str:
-    """Return the report's name: 64 bits of the results' digest in groups, short enough for every page's foot."""
-    digits = results_sha256[:16].upper()
-    return "OA-" + "-".join(digits[i : i + 4] for i in range(0, 16, 4))

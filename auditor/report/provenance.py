@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from auditor.canonical import JsonValue
 from auditor.evidence import manifest as paths
 from auditor.evidence.custody import CustodyEvent
+from auditor.evidence.issue import issued_path
+from auditor.evidence.open_custody import LaterEvent
 from auditor.records import Design
 from auditor.report import drawn_labels, view, wording
+from auditor.report.declared import DECLARED, declared
 from auditor.report.inputs import ReportInput, Tree
 from auditor.report.text import clean, level, rate
 from auditor.report.view import Row, digest
@@ -17,16 +20,19 @@ _NAMED_IN_ENVIRONMENT = ("auditor", "python", "platform")
 
 def identity(given: ReportInput, tree: Tree) -> dict[str, object]:
     """Return the template\'s values for front page, integrity box and declarations."""
+    said = declared(given)
+    issued = given.issued_at or given.closed_at
+    superseded = f", supersedes rev. {given.revision - 1}" if given.revision > 1 else ""
     identification = (
-        Row(label="Report", value=f"{given.report_id}, rev. {given.revision}"),
-        Row(label="Case number"),
-        Row(label="Court, requester"),
-        Row(label="Examiner, role"),
-        Row(label="Organisation"),
+        Row(label="Report", value=f"{given.report_id}, rev. {given.revision}{superseded}"),
+        Row(label="Case number", value=said["case.number"]),
+        Row(label="Court, requester", value=said["case.court"]),
+        Row(label="Examiner, role", value=joined(said["examiner.name"], said["examiner.role"])),
+        Row(label="Organisation", value=said["examiner.organisation"]),
     )
     dates = (
         Row(label="Keys sealed", value=_time(tree.text("/keyset/sealed_at"))),
-        Row(label="Suspect public"),
+        Row(label="Suspect public", value=said["items.suspect_public_since"]),
         Row(label="First record", value=_time(given.opened_at)),
         Row(label="Last record", value=_time(given.closed_at)),
         Row(label="Time stamps", value=_stamps_in_short(given)),
@@ -42,20 +48,27 @@ def identity(given: ReportInput, tree: Tree) -> dict[str, object]:
     return {
         "report_id": given.report_id,
         "revision": given.revision,
-        "issued": clean(given.closed_at, limit=40),
-        "issued_day": clean(given.closed_at[:10], limit=10),
+        "issued": clean(issued, limit=40),
+        "issued_day": clean(issued[:10], limit=10),
         "suspect_uri": clean(tree.text("/suspect/uri"), limit=120),
         "keyset_short": clean(tree.text("/keyset/id"), limit=64)[:12],
         "identification": identification,
         "dates": dates,
         "integrity": integrity,
-        "check_commands": _commands(),
+        "check_commands": _commands(given.revision),
         "h1": clean(tree.text("/propositions/h1"), limit=1000),
         "h2": clean(tree.text("/propositions/h2"), limit=1000),
         "serial": tree.integer("/keyset/serial"),
         "digests": [(name, digest(value)) for name, value in sorted(given.digests.items())],
-        "declarations": [Row(label=label) for label in wording.DECLARATIONS],
+        "declarations": [
+            Row(label=label, value=said[field]) for label, field in zip(wording.DECLARATIONS, DECLARED, strict=True)
+        ],
     }
+
+
+def joined(name: str, role: str) -> str:
+    """Return name and role on one line, or nothing where the name is still missing."""
+    return ", ".join(part for part in (name, role) if part) if name else ""
 
 
 def _stamps_in_short(given: ReportInput) -> str:
@@ -86,26 +99,27 @@ NO_RANDOMNESS = (
 )
 
 
-def _commands() -> str:
+def _commands(revision: int) -> str:
+    pdf = paths.REPORT_PDF if revision == 1 else issued_path(revision, paths.REPORT_PDF)
     return "\n".join(
         (
             "auditor check BUNDLE --render --owner-key FINGERPRINT --examiner-key FINGERPRINT",
             "sha256sum BUNDLE/results.json BUNDLE/seal/k.seal.json",
-            "pdfdetach -savefile results.json -o attached.json BUNDLE/report.pdf",
+            f"pdfdetach -savefile results.json -o attached.json BUNDLE/{pdf}",
         )
     )
 
 
 def items(given: ReportInput, tree: Tree) -> dict[str, object]:
     """Return the template\'s values for reference model, suspect and key set."""
-    seal = given.seal
+    seal, said = given.seal, declared(given)
     settings = ", ".join(f"{name} {_plain(value)}" for name, value in sorted(seal.generator.settings.items()))
     randomness, source = tree.text("/keyset/randomness"), clean(tree.text("/keyset/randomness_source"))
     committed = tree.text("/keyset/commitment_sha256")
     committed = f"; commitment {digest(committed)}" if committed else ""
     model = (
         Row(label="Weights, SHA-256", value=digest(tree.text("/keyset/model_sha256")), code=True),
-        Row(label="Name, provenance, condition on receipt"),
+        Row(label="Name, provenance, condition on receipt", value=said["items.reference_model"]),
     )
     suspect = (
         Row(label="Address or file", value=clean(tree.text("/suspect/uri")), code=True),
@@ -114,7 +128,7 @@ def items(given: ReportInput, tree: Tree) -> dict[str, object]:
         Row(label="Name it gives itself", value=clean(tree.text("/suspect/declared_name")) or view.NONE),
         Row(label="Description or file, SHA-256", value=digest(tree.text("/suspect/artefact_sha256")), code=True),
         Row(label="Certificate of the connection", value="not recorded"),
-        Row(label="Account used, first public date"),
+        Row(label="Account used", value=said["items.suspect_account"]),
     )
     keys = (
         Row(label="Identifier", value=clean(tree.text("/keyset/id")), code=True),
@@ -162,6 +176,7 @@ def acquisition(given: ReportInput, tree: Tree) -> dict[str, object]:
     return {
         "acquisition": acquisition,
         "custody": _custody(given.custody),
+        "keyset_custody": _keyset_custody(given.keyset_custody),
         "environment_rows": rows,
         "protocol_rows": _protocol(Tree(given.protocol, "protocol.json"), tree),
         "deviations": [clean(str(item), limit=400) for item in tree.items("/deviations")],
@@ -261,6 +276,25 @@ def _custody(events: Sequence[CustodyEvent]) -> list[tuple[str, str, str, str]]:
     if len(events) > view.MAX_ROWS:
         shown.append(("", "…", "", f"{len(events) - view.MAX_ROWS} more in custody.jsonl"))
     return shown
+
+
+def _keyset_custody(events: Sequence[LaterEvent]) -> list[tuple[str, str, str, str]]:
+    shown = [
+        (
+            _time(event.at).removesuffix(" UTC"),
+            event.act.value,
+            clean(event.by),
+            " · ".join(part for part in (clean(event.note), _signed_by(event.signer)) if part),
+        )
+        for event in events[: view.MAX_ROWS]
+    ]
+    if len(events) > view.MAX_ROWS:
+        shown.append(("", "…", "", f"{len(events) - view.MAX_ROWS} more in {paths.KEYSET_CUSTODY}"))
+    return shown
+
+
+def _signed_by(signer: str) -> str:
+    return f"signed with key {signer[:16]}…" if signer else "unsigned"
 
 
 def _short(text: str) -> str:

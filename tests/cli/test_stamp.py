@@ -148,8 +148,15 @@ def test_stamping_a_bundle_later(case, tmp_path, url, authority):
     done = run("stamp", folder, "--tsa", url)
     assert done.exit_code == 0, done.output
     assert {path for path in folder.rglob("*") if path.is_file()} - set(before) == {folder / "manifest.2.tsr"}
+    log = folder / "custody.later.jsonl"
+    assert log.read_bytes().startswith(before.pop(log))
     assert {path: path.read_bytes() for path in before} == before
     assert run("check", folder, "--tsa-root", authority.root_path).exit_code == 0
+    (folder / "manifest.2.tsr").unlink()
+    done = run("check", folder, "--tsa-root", authority.root_path, "--json")
+    assert done.exit_code == 5
+    (step,) = [step for step in json.loads(done.stdout)["steps"] if step["outcome"] == "FAIL"]
+    assert (step["title"], "manifest.2.tsr is gone" in step["detail"]) == ("custody after signing", True)
 
 
 def test_a_token_carried_by_hand(seal, tmp_path, authority):

@@ -13,6 +13,7 @@ from auditor.evidence import bundle as bundle_files
 from auditor.evidence.bundle import certificate_digest, list_files
 from auditor.evidence.check import CheckOutcome, CheckReport, CheckStep, check_bundle
 from auditor.evidence.manifest import Endorsement, Entry, manifest_bytes, sign_manifest
+from auditor.evidence.open_custody import OpenLog, signing_event
 from auditor.evidence.openings import write_openings
 from auditor.evidence.seal import open_seal, sign_seal
 from auditor.evidence.signing import SigningKey
@@ -70,6 +71,9 @@ def resign(made) -> None:
         signed_at="2026-11-22T11:00:00.000Z",
         tool_version="1.0.0",
     )
+    (made.folder / "custody.later.jsonl").unlink()
+    log = OpenLog(made.folder / "custody.later.jsonl", anchor=sha256_hex(manifest))
+    log.add(signing_event(manifest, at=endorsement.signed_at), key=made.examiner)
     (made.folder / "manifest.json").write_bytes(manifest)
     (made.folder / "manifest.dsse.json").write_bytes(sign_manifest(manifest, endorsement, examiner=made.examiner))
 
@@ -116,11 +120,11 @@ def test_a_sound_bundle_is_intact_and_says_what_was_not_checked(made):
     report = check(made.folder, owner=made.owner.fingerprint, examiner=made.examiner.fingerprint.upper())
     assert report.intact
     assert not report.complete
-    assert [step.number for step in report.steps] == list(range(1, 18))
+    assert [step.number for step in report.steps] == list(range(1, 22))
     unchecked = {step.title for step in report.steps if step.outcome is NOT_CHECKED}
     assert unchecked == {
         "trusted time", "judge's randomness", "error rates on a panel", "report.html rendered again", "report.pdf",
-        "generation of the keys",
+        "generation of the keys", "declarations and issued reports", "revocation of certificates",
     }  # fmt: skip
     assert all(step.detail for step in report.steps)
 
