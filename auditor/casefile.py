@@ -355,7 +355,11 @@ def _render(folder: Path, *, signer_file: Path | None, authorities: TimeAuthorit
     # The certificate exists before the report, so that the report can name it.
     (folder / REPORT_CERTIFICATE).write_bytes(signer.certificate_pem)
     given = read_folder(folder)
-    html = render_html(given)
+    try:
+        html = render_html(given)
+    except MissingPartError as error:
+        logger.warning("no report was made: %s", error)
+        return RESULTS
     (folder / REPORT_HTML).write_bytes(html)
     progress.advance()
     try:

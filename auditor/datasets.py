@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.draws import DrawStream
-from auditor.errors import MalformedError, MissingPartError, UsageError
+from auditor.errors import DISTRIBUTION, MalformedError, MissingPartError, UsageError
 from auditor.records import Inputs, InputSpec
 
 Labels = npt.NDArray[np.int64]
@@ -144,7 +144,7 @@ def _digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise MissingPartError("data set 'digits' needs scikit-learn: pip install scikit-learn") from error
+        raise MissingPartError(f"data set 'digits' needs scikit-learn: pip install '{DISTRIBUTION}[train]'") from error
     bunch = load_digits()
     pixels = np.rint(255.0 * bunch.images / 16.0).astype(np.uint8)[:, None]
     part = Part(inputs=pixels, labels=np.asarray(bunch.target, dtype=np.int64))

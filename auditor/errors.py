@@ -21,7 +21,24 @@ A negative finding is a value (see auditor.verdict), never an exception. Message
 and never contain key samples, expected labels, secrets or credentials.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
+
+DISTRIBUTION = "model-ownership-auditor"
+EXTRAS: Mapping[str, str] = {
+    "torch": "train",
+    "safetensors": "train",
+    "sklearn": "train",
+    "matplotlib": "report",
+    "weasyprint": "report",
+    "pyhanko": "report",
+    "pyhanko_certvalidator": "report",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "scipy": "statistics",
+    "statsmodels": "statistics",
+}
+"""The extra that installs a package which the base installation goes without."""
 
 
 class AuditorError(Exception):
@@ -100,3 +117,12 @@ class InterruptedAuditError(AuditorError):
     """The user interrupted an audit; the transcript is closed and kept."""
 
     exit_code = 130
+
+
+def missing_part(error: ImportError) -> MissingPartError | None:
+    """Return what to install for an import that failed, or None when no extra would bring it."""
+    package = (error.name or "").partition(".")[0]
+    extra = EXTRAS.get(package)
+    if extra is None:
+        return None
+    return MissingPartError(f"this needs the package {package}: pip install '{DISTRIBUTION}[{extra}]'")

@@ -18,19 +18,25 @@ from auditor.cli.serve import serve
 from auditor.cli.stamp import stamp
 from auditor.cli.train import train
 from auditor.cli.verify import verify
-from auditor.errors import AuditorError
+from auditor.errors import AuditorError, missing_part
 
 
 class AuditorGroup(TyperGroup):
     """Turns the package's errors into one line on stderr and the documented exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; an :class:`AuditorError` ends it with its own exit code."""
+        """Run the command; an :class:`AuditorError` or a part that is not installed ends it with its exit code."""
         try:
             return super().invoke(ctx)
         except AuditorError as error:
             typer.echo(f"auditor: {error}", err=True)
             raise typer.Exit(error.exit_code) from error
+        except ModuleNotFoundError as error:
+            missing = missing_part(error)
+            if missing is None:
+                raise
+            typer.echo(f"auditor: {missing}", err=True)
+            raise typer.Exit(missing.exit_code) from error
 
 
 app = typer.Typer(

@@ -75,7 +75,7 @@ def check_pdf_bytes(
         MissingPartError: pyHanko is not installed.
     """
     if importlib.util.find_spec("pyhanko") is None:
-        raise MissingPartError("the PDF's signature cannot be checked: install pyhanko")
+        raise MissingPartError("the PDF's signature cannot be checked without pyhanko: install the extra [report]")
     from pyhanko.pdf_utils.reader import PdfFileReader
 
     try:

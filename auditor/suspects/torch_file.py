@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from auditor.canonical import JsonValue, canonical_bytes, decimal_string
-from auditor.errors import MissingPartError, SuspectAnswerError, SuspectLoadError
+from auditor.errors import DISTRIBUTION, MissingPartError, SuspectAnswerError, SuspectLoadError
 from auditor.models import DESCRIPTION_NAME, WEIGHTS_NAME, load_model, predict
 from auditor.records import Answer, Inputs, SuspectId
 from auditor.suspects.base import Description, Exchange, RawReply, Suspect
@@ -32,7 +32,9 @@ class TorchFileSuspect(Suspect):
         try:
             loaded = load_model(path)
         except ImportError as error:
-            raise MissingPartError("opening a model file needs PyTorch; install the package torch") from error
+            raise MissingPartError(
+                f"opening a model file needs PyTorch: pip install '{DISTRIBUTION}[train]'"
+            ) from error
         self._network = loaded.network
         self._description = loaded.description
         self._name = (path / WEIGHTS_NAME if path.is_dir() else path).name
