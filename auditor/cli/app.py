@@ -11,6 +11,7 @@ from auditor.cli.attack import attack
 from auditor.cli.check import check
 from auditor.cli.demo import demo
 from auditor.cli.keys import keys
+from auditor.cli.pack import pack
 from auditor.cli.plan import plan
 from auditor.cli.report import report
 from auditor.cli.seal import seal
@@ -70,6 +71,6 @@ def _options(
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 
 
-for _command in (demo, train, seal, serve, attack, verify, check, stamp, plan, report):
+for _command in (demo, train, seal, serve, attack, verify, check, pack, stamp, plan, report):
     app.command(_command.__name__)(_command)
 app.add_typer(keys, name="keys")

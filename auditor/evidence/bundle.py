@@ -211,6 +211,15 @@ def list_files(folder: Path) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((path, size) for path, size in _all_files(folder).items() if not paths.is_unlisted(path)))
 
 
+def list_all_files(folder: Path) -> tuple[str, ...]:
+    """Return the path of every file of a bundle folder, manifest, signature and time stamps included, sorted.
+
+    Raises:
+        MalformedError: as for :func:`list_files`.
+    """
+    return tuple(sorted(_all_files(folder)))
+
+
 def read_file(folder: Path, path: str) -> bytes:
     """Return one file's bytes; links are not followed.
 
