@@ -111,7 +111,8 @@ many as a protocol may hold, and the rest shams, which are salted, hashed and op
 | --- | --- | --- | --- |
 {rows}
 
-The machine was shared: CPU seconds are the steadier figure. Before the first step the process, with the samples in memory, had peaked at {found["before_mb"]:.0f} MB. The sealed file holds
+The machine was shared with other work: CPU seconds are the steadier figure. Before the first step the process, with the
+samples in memory, had peaked at {found["before_mb"]:.0f} MB. The sealed file holds
 {found["file_bytes"] / 1e6:.1f} MB, the published seal {found["seal_bytes"]:,} bytes. Disclosing one sample takes {found["opening_bytes"]:,} bytes, with
 {found["audit_path_hashes"]} hashes of 32 bytes as its audit path; nothing else of the set is revealed.
 """  # noqa: E501
@@ -121,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", action="store_true", help="write the JSON file and the page")
     arguments = parser.parse_args()
     figures = measure(arguments.samples, arguments.seed)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
