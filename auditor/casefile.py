@@ -29,7 +29,7 @@ from auditor.evidence.signing import SigningKey, fingerprint
 from auditor.evidence.storage import own_folder, put, storing, write_new
 from auditor.evidence.storage import refuse_used_folder as refuse_used_folder
 from auditor.evidence.superseded import set_aside
-from auditor.evidence.token_files import add_beside, read_beside
+from auditor.evidence.token_files import read_beside
 from auditor.records import Progress, Silent, Status
 from auditor.report.home import home
 from auditor.results import Headline, headline
@@ -290,7 +290,7 @@ def _finished(folder: Path, opened: OpenedKeySet, examiner: SigningKey, authorit
     """Return a case whose process was killed after it was signed; only time stamps that are missing are added."""
     signed = folder / paths.MANIFEST_ENVELOPE
     if not read_beside(signed):
-        add_beside(signed, authorities.stamp(signed.read_bytes()))
+        bundle_files.stamp_manifest(folder, examiner=examiner, clock=utc_now, stamp=authorities.stamp)
     _check_own_output(folder, opened, examiner)
     logger.warning("%s: the audit is finished and signed; nothing was asked", folder)
     results = parse_canonical_object(bundle_files.read_file(folder, paths.RESULTS), what=paths.RESULTS)
@@ -329,7 +329,11 @@ def _render(folder: Path, *, signer_file: Path | None, authorities: TimeAuthorit
     for path, data in render_annexes(read_folder(folder)).items():
         bundle_files.add_file(folder, path, data)
     given = read_folder(folder)
-    html = render_html(given)
+    try:
+        html = render_html(given)
+    except MissingPartError as error:
+        logger.warning("no report was made: %s", error)
+        return paths.RESULTS
     if put(folder / paths.REPORT_HTML, html):
         set_aside(folder, (paths.REPORT_PDF,), number=1)
     progress.advance()

@@ -97,8 +97,9 @@ def run_demo(
 
     progress = progress or Silent()
     casefile.refuse_used_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    # A data set that is missing leaves no folder behind.
     dataset = datasets.load(data)
+    folder.mkdir(parents=True, exist_ok=True)
     recipe = RECIPES[dataset.name]
     plan = replace(recipe.plan, seed=seed, threads=1)
     owner = folder / "owner"

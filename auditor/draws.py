@@ -8,15 +8,16 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from scipy.special import ndtri
 
 NORMAL_GRID = 1024
 """Normal variates are rounded to multiples of 1/1024, which hides last-digit differences between libraries."""
+_NORMAL_QUANTILE = np.frompyfunc(NormalDist().inv_cdf, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ class DrawStream:
         n = int(np.prod(shape))
         words = np.frombuffer(self.octets(4 * n), dtype=">u4").astype(np.float64)
         uniform = (words + 0.5) / 2.0**32
-        return np.asarray(np.rint(ndtri(uniform) * NORMAL_GRID) / NORMAL_GRID).reshape(shape)
+        normal = np.asarray(_NORMAL_QUANTILE(uniform), dtype=np.float64)
+        return np.asarray(np.rint(normal * NORMAL_GRID) / NORMAL_GRID).reshape(shape)
 
     def permutation(self, n: int) -> tuple[int, ...]:
         """Return a uniform permutation of ``range(n)`` (Fisher-Yates)."""

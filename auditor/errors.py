@@ -23,9 +23,30 @@ A negative finding is a value (see auditor.verdict), never an exception. Message
 and never contain key samples, expected labels, secrets or credentials.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+DISTRIBUTION = "model-ownership-auditor"
+EXTRAS: Mapping[str, str] = {
+    "torch": "train",
+    "safetensors": "train",
+    "sklearn": "train",
+    "pydantic": "train",
+    "PIL": "images",
+    "onnxruntime": "onnx",
+    "skops": "sklearn",
+    "ray": "ray",
+    "matplotlib": "report",
+    "weasyprint": "report",
+    "pyhanko": "report",
+    "pyhanko_certvalidator": "report",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "scipy": "statistics",
+    "statsmodels": "statistics",
+}
+"""The extra that installs a package which the base installation goes without."""
 
 
 class AuditorError(Exception):
@@ -134,3 +155,12 @@ class InterruptedAuditError(AuditorError):
     """The user interrupted an audit; the transcript is closed and kept."""
 
     exit_code = 130
+
+
+def missing_part(error: ImportError) -> MissingPartError | None:
+    """Return what to install for an import that failed, or None when no extra would bring it."""
+    package = (error.name or "").partition(".")[0]
+    extra = EXTRAS.get(package)
+    if extra is None:
+        return None
+    return MissingPartError(f"this needs the package {package}: pip install '{DISTRIBUTION}[{extra}]'")

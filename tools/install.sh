@@ -100,7 +100,7 @@ esac
 [ -x "$python" ] || "$(find_python)" -m venv "$venv"
 say "installing Python packages into $venv (a few minutes the first time)"
 install_torch
-"$python" -m pip install --quiet -c constraints.txt -e '.[test]'
+"$python" -m pip install --quiet -c constraints.txt -e '.[all,test]'
 rm -f "$venv"/.installed-*
 touch "$stamp"
 say "done"

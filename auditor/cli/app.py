@@ -14,6 +14,7 @@ from auditor.cli.custody import custody
 from auditor.cli.demo import demo
 from auditor.cli.dry_run import dry_run
 from auditor.cli.keys import keys
+from auditor.cli.pack import pack
 from auditor.cli.panel import panel
 from auditor.cli.plan import plan
 from auditor.cli.probe import probe
@@ -24,19 +25,25 @@ from auditor.cli.serve import serve
 from auditor.cli.stamp import stamp
 from auditor.cli.train import train
 from auditor.cli.verify import verify
-from auditor.errors import AuditorError
+from auditor.errors import AuditorError, missing_part
 
 
 class AuditorGroup(TyperGroup):
     """Turns the package's errors into one line on stderr and the documented exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; an :class:`AuditorError` ends it with its own exit code."""
+        """Run the command; an :class:`AuditorError` or a part that is not installed ends it with its exit code."""
         try:
             return super().invoke(ctx)
         except AuditorError as error:
             typer.echo(f"auditor: {error}", err=True)
             raise typer.Exit(error.exit_code) from error
+        except ModuleNotFoundError as error:
+            missing = missing_part(error)
+            if missing is None:
+                raise
+            typer.echo(f"auditor: {missing}", err=True)
+            raise typer.Exit(missing.exit_code) from error
 
 
 app = typer.Typer(
@@ -70,7 +77,9 @@ def _options(
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 
 
-_COMMANDS = (demo, seal, serve, attack, probe, profiles, verify, check, stamp, cosign, panel, plan, dry_run, report)
+_COMMANDS = (
+    demo, seal, serve, attack, probe, profiles, verify, check, pack, stamp, cosign, panel, plan, dry_run, report
+)  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.replace("_", "-"))(_command)
 app.add_typer(train, name="train")

@@ -1,5 +1,7 @@
 """``auditor check``: the judge's tool; re-derives every number of a bundle and believes none."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the evidence bundle.")],
+    bundle: Annotated[Path, typer.Argument(help="Folder of the evidence bundle, or a zip file of it.")],
     owner_key: Annotated[
         str | None, typer.Option(help="Fingerprint of the owner's key, got from the owner (64 hex digits).")
     ] = None,
@@ -59,29 +61,44 @@ def check(
     from auditor.errors import UsageError
     from auditor.evidence.check import check_bundle
 
-    if not bundle.is_dir():
+    if not bundle.exists():
         raise UsageError(f"{bundle}: no such folder")
     roots = [certificate for path in tsa_root or () for certificate in _roots(path)]
-    report = check_bundle(
-        bundle,
-        owner_fingerprint=_fingerprint(owner_key, option="--owner-key"),
-        examiner_fingerprint=_fingerprint(examiner_key, option="--examiner-key"),
-        render_html=_render_html if render else None,
-        check_pdf=(lambda found: _check_pdf(found, roots)) if render else None,
-        check_issued=(lambda found, issue: _check_issued(found, issue, roots)) if render else None,
-        tsa_roots=roots,
-        open_keyset=_opener(keyset, identity),
-        judge_nonce=None if judge_nonce is None else nonce_bytes(judge_nonce, option="--judge-nonce"),
-        witness_fingerprints=[_hex(text, option="--witness-key") for text in witness_key or ()],
-        custody_head=None if custody_head is None else _hex(custody_head, option="--custody-head"),
-        crls=[found for path in crl or () for found in _crls(path)],
-    )
+    with _folder_of(bundle) as folder:
+        report = check_bundle(
+            folder,
+            owner_fingerprint=_fingerprint(owner_key, option="--owner-key"),
+            examiner_fingerprint=_fingerprint(examiner_key, option="--examiner-key"),
+            render_html=_render_html if render else None,
+            check_pdf=(lambda found: _check_pdf(found, roots)) if render else None,
+            check_issued=(lambda found, issue: _check_issued(found, issue, roots)) if render else None,
+            tsa_roots=roots,
+            open_keyset=_opener(keyset, identity),
+            judge_nonce=None if judge_nonce is None else nonce_bytes(judge_nonce, option="--judge-nonce"),
+            witness_fingerprints=[_hex(text, option="--witness-key") for text in witness_key or ()],
+            custody_head=None if custody_head is None else _hex(custody_head, option="--custody-head"),
+            crls=[found for path in crl or () for found in _crls(path)],
+        )
     good = report.complete if strict else report.intact
     if as_json:
         _print_json(report, good=good)
     else:
         _print_table(report, good=good)
     raise typer.Exit(0 if good else 5)
+
+
+@contextmanager
+def _folder_of(bundle: Path) -> Iterator[Path]:
+    if not bundle.is_file():
+        yield bundle
+        return
+    from tempfile import TemporaryDirectory
+
+    from auditor.evidence.zipped import unpack_bundle
+
+    with TemporaryDirectory(prefix="auditor-check-") as name:
+        unpack_bundle(bundle, Path(name))
+        yield Path(name)
 
 
 def _fingerprint(text: str | None, *, option: str) -> str | None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from auditor.errors import MissingPartError, UsageError
+from auditor.errors import DISTRIBUTION, MissingPartError, UsageError
 
 
 def serve(
@@ -34,7 +34,7 @@ def serve(
     try:
         import torch
     except ImportError as error:
-        raise MissingPartError("serving a model needs PyTorch; install the package torch") from error
+        raise MissingPartError(f"serving a model needs PyTorch: pip install '{DISTRIBUTION}[train]'") from error
 
     # Several computing threads per request slow each other down as soon as anything else runs on the machine.
     torch.set_num_threads(1)

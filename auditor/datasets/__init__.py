@@ -20,7 +20,7 @@ from auditor.datasets.parts import hold_out as hold_out
 from auditor.datasets.parts import split as split
 from auditor.datasets.sources import DATA_VARIABLE as DATA_VARIABLE
 from auditor.datasets.sources import folder_of
-from auditor.errors import MalformedError, MissingPartError, UsageError
+from auditor.errors import DISTRIBUTION, MalformedError, MissingPartError, UsageError
 
 NPZ_PREFIX = "npz:"
 
@@ -49,7 +49,7 @@ def _digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise MissingPartError("data set 'digits' needs scikit-learn: pip install scikit-learn") from error
+        raise MissingPartError(f"data set 'digits' needs scikit-learn: pip install '{DISTRIBUTION}[train]'") from error
     bunch = load_digits()
     pixels = np.rint(255.0 * bunch.images / 16.0).astype(np.uint8)[:, None]
     part = Part(inputs=pixels, labels=np.asarray(bunch.target, dtype=np.int64))

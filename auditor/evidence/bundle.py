@@ -239,9 +239,19 @@ def write_manifest(folder: Path, *, examiner: SigningKey, clock: Clock, stamp: S
     later.add(signing_event(manifest, at=endorsement.signed_at), key=examiner)
     signed = sign_manifest(manifest, endorsement, examiner=examiner)
     write_new(folder / paths.MANIFEST_ENVELOPE, signed)
-    for path in add_beside(folder / paths.MANIFEST_ENVELOPE, stamp(signed)):
+    stamp_manifest(folder, examiner=examiner, clock=clock, stamp=stamp)
+
+
+def stamp_manifest(folder: Path, *, examiner: SigningKey, clock: Clock, stamp: Stamp) -> None:
+    """Have the signature over the manifest time-stamped, and enter every token into the custody log that goes on.
+
+    Raises:
+        EvidenceError: the log does not check out, or a token is not over this signature.
+    """
+    envelope = folder / paths.MANIFEST_ENVELOPE
+    for path in add_beside(envelope, stamp(envelope.read_bytes())):
         event = object_event(CommandAct.TIME_STAMPED, path=path.name, data=path.read_bytes(), at=utc_text(clock()))
-        later.add(event, key=examiner)
+        later_log(folder).add(event, key=examiner)
 
 
 def add_file(folder: Path, path: str, data: bytes) -> None:
@@ -289,6 +299,15 @@ def clear_parts(folder: Path) -> None:
     all_files(folder, parts=parts)
     for path in parts:
         (folder / path).unlink()
+
+
+def list_all_files(folder: Path) -> tuple[str, ...]:
+    """Return the path of every file of a bundle folder, manifest, signature and time stamps included, sorted.
+
+    Raises:
+        MalformedError: as for :func:`list_files`.
+    """
+    return tuple(sorted(all_files(folder)))
 
 
 def read_file(folder: Path, path: str) -> bytes:

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,10 @@ class SigningKey:
         if len(data) > MAX_PKCS12_BYTES:
             raise MalformedError("the private key file is too large")
         try:
-            key, _, _ = pkcs12.load_key_and_certificates(data, passphrase)
+            with warnings.catch_warnings():
+                # Old programs write BER, which the library reads with a warning about itself.
+                warnings.simplefilter("ignore", UserWarning)
+                key, _, _ = pkcs12.load_key_and_certificates(data, passphrase)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise MalformedError("the file holds no private key in PKCS#12 form under this passphrase") from error
         if not isinstance(key, Ed25519PrivateKey):

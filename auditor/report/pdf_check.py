@@ -7,6 +7,7 @@ entire file.
 import importlib.util
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -68,14 +69,15 @@ def check_pdf_bytes(
     Checked: exactly one signature, intact and valid under the given certificate; it covers the entire file, with
     no later modification and none permitted; results.json and k.seal.json attached byte for byte and nothing else;
     the file identifier is that of report.html; a time stamp in the signature, if any, is over it and, where roots are
-    given, verifies under them. Not checked: who holds the certificate.
+    given, verifies under them; the certificate was valid at the stated and at the stamped time. Not checked: who holds
+    the certificate.
 
     Raises:
         EvidenceError: any of these fails, or the file is not such a PDF.
         MissingPartError: pyHanko is not installed.
     """
     if importlib.util.find_spec("pyhanko") is None:
-        raise MissingPartError("the PDF's signature cannot be checked: install pyhanko")
+        raise MissingPartError("the PDF's signature cannot be checked without pyhanko: install the extra [report]")
     from pyhanko.pdf_utils.reader import PdfFileReader
 
     try:
@@ -124,6 +126,9 @@ def _check_signature(reader: "PdfFileReader", certificate_pem: bytes) -> str:
     expected = asn1_x509.Certificate.load(der)
     if signature.signer_cert.dump() != expected.dump():
         raise SignatureError("report.pdf: is not signed under the bundle's certificate")
+    signed_at = signature.self_reported_timestamp
+    if signed_at is None or not expected.not_valid_before <= signed_at <= expected.not_valid_after:
+        raise SignatureError("report.pdf: states no time of signing at which its certificate was valid")
     status = validate_pdf_signature(
         signature,
         signer_validation_context=ValidationContext(trust_roots=[expected], allow_fetching=False),
@@ -159,6 +164,9 @@ def _check_time(reader: "PdfFileReader", roots: Sequence["Certificate"]) -> str:
         return f"time stamp {finding.token.stamped_at} not verified, no root of a time authority was given"
     if finding.state is not TokenState.VERIFIED:
         raise TimestampError(f"{WHAT}: its time stamp {finding.reason}")
+    certificate, stamped_at = signature.signer_cert, datetime.fromisoformat(finding.token.stamped_at)
+    if not certificate.not_valid_before <= stamped_at <= certificate.not_valid_after:
+        raise TimestampError(f"{WHAT}: was time-stamped when its certificate was not valid")
     return f"time-stamped {finding.token.stamped_at}"
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from auditor.errors import missing_part
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -130,16 +132,23 @@ def null_law_figure(*, hits: int, trials: int, null_rate: float, among: str = "k
 
 
 def renderer() -> str:
-    """Return the drawing library and its version; another version may draw the same figure in other bytes."""
-    import matplotlib as mpl
+    """Return the drawing library and its version; another version may draw the same figure in other bytes.
+
+    Raises:
+        MissingPartError: it is not installed.
+    """
+    try:
+        import matplotlib as mpl
+    except ModuleNotFoundError as error:
+        raise missing_part(error) or error from error
 
     return f"matplotlib {mpl.__version__}"
 
 
 def _binomial_law(trials: int, rate: float) -> list[float]:
-    # Not scipy.stats, which cannot be imported where torch is blocked.
     import numpy as np
-    from scipy.special import gammaln, xlog1py, xlogy
+
+    from auditor.stats.special import gammaln, xlog1py, xlogy
 
     k = np.arange(trials + 1)
     ways = gammaln(trials + 1) - gammaln(k + 1) - gammaln(trials - k + 1)

@@ -21,9 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
-from auditor.stats import mixtures
+from auditor.stats import mixtures, special
 from auditor.stats.deviating import key_outcomes
 from auditor.stats.queries import bernoulli_kl
 from auditor.stats.sequential import Operating, SequentialOutcome, log_e, operating, run

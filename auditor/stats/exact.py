@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+
+from auditor.stats import special
 
 _SMALLEST_DIRECT = 1e-250
 """Below this a tail is summed in log space; the incomplete beta function loses digits from about 1e-300 on."""
@@ -216,8 +217,6 @@ def mcnemar_log10_p(*, only_first: int, only_second: int) -> float:
 
 
 def _mid_p_low(hits: int, trials: int, error: float) -> float:
-    from scipy.optimize import brentq
-
     if hits == 0:
         return 0.0
 
@@ -228,7 +227,7 @@ def _mid_p_low(hits: int, trials: int, error: float) -> float:
 
     if hits == trials and error >= 0.5:
         return 1.0
-    return float(brentq(excess, 0.0, 1.0, xtol=1e-14, rtol=1e-13))
+    return special.bracketed_root(excess, 0.0, 1.0)
 
 
 def _tail_series_log10(hits: int, trials: int, rate: float) -> float:
@@ -243,7 +242,6 @@ def _tail_series_log10(hits: int, trials: int, rate: float) -> float:
 
 
 def _log_choose(n: int, k: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    # scipy.stats has these laws ready-made, but loading it would double the start-up time of every command.
     return np.asarray(-special.betaln(n - k + 1, k + 1) - math.log1p(n), dtype=np.float64)
 
 

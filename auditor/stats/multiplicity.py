@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
+
+from auditor.stats import special
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from auditor.stats import special
 from auditor.stats.exact import Interval, clopper_pearson, upper_bound_at
 
 

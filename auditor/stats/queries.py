@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from auditor.stats import special
 from auditor.stats.exact import binomial_tail_log10, upper_bound
 from auditor.stats.sequential import Floats, Integers, Operating, boundary_operating, fewest_hits
 

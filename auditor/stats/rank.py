@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from auditor.stats import special
 from auditor.stats.sequential import Floats
 
 SLOPES: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)

@@ -13,8 +13,8 @@ Notes:
 import math
 
 import numpy as np
-from scipy import special
 
+from auditor.stats import special
 from auditor.stats.sequential import Floats, Integers, Operating, operating_from_laws
 
 _TIE = 1e-12

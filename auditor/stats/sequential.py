@@ -19,8 +19,8 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from auditor.stats import special
 from auditor.stats.exact import Interval
 
 Floats = npt.NDArray[np.float64]
@@ -391,8 +391,6 @@ def _log_e_tail(k: Floats, n: Floats, null_rate: float, where: npt.NDArray[np.bo
 def _likelihood_root(hits: int, trials: int, level: float) -> float:
     # The log-likelihood rises from -inf to its maximum at hits/trials; the smaller root of likelihood = level lies
     # above exp(level / hits) because the misses only lower the likelihood.
-    from scipy.optimize import brentq
-
     if hits == 0:
         return 0.0
     below = math.exp(level / hits)
@@ -400,9 +398,9 @@ def _likelihood_root(hits: int, trials: int, level: float) -> float:
         return below
 
     def excess(rate: float) -> float:
-        return float(special.xlogy(hits, rate) + special.xlog1py(trials - hits, -rate)) - level
+        return hits * math.log(rate) + (trials - hits) * math.log1p(-rate) - level
 
-    return float(brentq(excess, 0.5 * below, hits / trials, xtol=1e-14, rtol=1e-13))
+    return special.bracketed_root(excess, 0.5 * below, hits / trials)
 
 
 def _check_rates(null_rate: float, p_min: float) -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from auditor.stats import special
 from auditor.stats.redraw import check_table
 
 Floats = npt.NDArray[np.float64]

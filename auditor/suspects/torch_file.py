@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import MissingPartError, SuspectAnswerError, SuspectLoadError
+from auditor.errors import DISTRIBUTION, MissingPartError, SuspectAnswerError, SuspectLoadError
 from auditor.evidence.reading import Reading
 from auditor.models import DESCRIPTION_NAME, WEIGHTS_NAME, predict
 from auditor.records import Inputs
@@ -39,7 +39,9 @@ class TorchFileSuspect(LocalSuspect):
         try:
             loaded = load(path)
         except ImportError as error:
-            raise MissingPartError("opening a model file needs PyTorch; install the package torch") from error
+            raise MissingPartError(
+                f"opening a model file needs PyTorch: pip install '{DISTRIBUTION}[train]'"
+            ) from error
         self._network = loaded.network
         self._description = loaded.description
         weights_name = WRAPPED_NAME if isinstance(loaded, WrappedModel) else WEIGHTS_NAME

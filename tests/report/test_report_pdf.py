@@ -182,6 +182,13 @@ def test_another_certificate_is_refused_even_with_the_same_name(case):
         _check(case, case[3], make_signer(now=NOW))
 
 
+@pytest.mark.parametrize("made_at", [NOW - timedelta(days=30 * 365), NOW + timedelta(days=100)])
+def test_a_certificate_that_is_expired_or_not_yet_valid_is_refused(case, made_at):
+    other = make_signer(now=made_at)
+    with pytest.raises(SignatureError, match="certificate was valid"):
+        _check(case, sign_pdf(case[2], other), other)
+
+
 def test_files_that_differ_from_the_attachments_are_refused(case, signer):
     for changed in ({"results": b"{}\n"}, {"seal": b"{}\n"}, {"html": case[0] + b" "}):
         with pytest.raises(EvidenceError):

@@ -116,4 +116,4 @@ except MissingPartError as error:
 def test_without_torch_endpoints_work_and_files_name_what_to_install(folder):
     command = [sys.executable, "-W", "error", "-c", BLOCKED, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "opening a model file needs PyTorch; install the package torch\n"
+    assert done.stdout == "opening a model file needs PyTorch: pip install 'model-ownership-auditor[train]'\n"
