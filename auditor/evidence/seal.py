@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import get_type_hints
 
-from auditor import patterns
+from auditor import guard_keys, patterns
 from auditor.canonical import Fields, JsonValue, decimal_string
 from auditor.errors import MalformedError, SealError
 from auditor.evidence.signing import SigningKey, check_public_key, envelope, read_envelope, verify_envelope
@@ -94,7 +94,8 @@ def generation_problem(seal: Seal) -> str:
     """Return why nobody can re-derive the key set, or an empty text; a claim that rests on such keys is contestable."""
     if seal.generator.name == IMPORTED:
         return "the key set was imported from another tool; its generation is not verifiable"
-    if (seal.generator.name, seal.generator.version) not in patterns.GENERATORS:
+    served = (guard_keys.SCHEME, guard_keys.VERSION)
+    if (seal.generator.name, seal.generator.version) not in {*patterns.GENERATORS, served}:
         return "this version does not know the generator; the generation is not verifiable"
     if not seal.commitment_sha256:
         return "no commitment precedes the draw; the generation is not verifiable"

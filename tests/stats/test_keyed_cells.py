@@ -119,7 +119,7 @@ def test_signs_by_hand() -> None:
 
 @pytest.mark.parametrize("suspect", [np.ones((2, 3)), np.ones((1, 2)), np.array([[math.nan, 1.0, 1.0]])])
 def test_scores_that_do_not_fit_are_refused(suspect: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="scores"):
+    with pytest.raises(ValueError, match="score"):
         probability_scores(suspect=suspect, reference=np.ones((1, suspect.shape[1])))
     with pytest.raises(ValueError, match="label"):
         label_scores(labels=np.zeros(2, dtype=int), reference=np.ones((1, 3)))
