@@ -4,13 +4,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from math import log10
 from pathlib import Path
 
 import numpy as np
 
 from auditor import __version__
-from auditor.analysis import decide_keys, gather_facts, measure_null, sort_replies, spend
+from auditor.analysis import basis_of, decide_keys, gather_facts, measure_null, sort_replies, spend
 from auditor.canonical import JsonValue, canonical_bytes, decimal_string, sha256_hex
 from auditor.errors import SuspectError, SuspectRefusedError, UsageError
 from auditor.evidence import bundle as bundle_files
@@ -21,9 +20,7 @@ from auditor.evidence.signing import SigningKey
 from auditor.evidence.times import utc_text
 from auditor.evidence.timestamps import read_token
 from auditor.evidence.transcript import TranscriptWriter, read_transcript
-from auditor.records import Design, Probe, Progress, Protocol, Reason, Reply, Silent
-from auditor.stats import sequential
-from auditor.stats.exact import binomial_tail_log10, upper_bound_at
+from auditor.records import Design, InputSpec, Probe, Progress, Protocol, Reason, Reply, Silent
 from auditor.suspects.base import Description, Suspect
 from auditor.verdict import decide
 
@@ -113,7 +110,7 @@ def run_audit(
         raise UsageError("the key set was sealed or time-stamped in the future; one of the two clocks is wrong")
 
     # 2. A plan that cannot decide is refused before money is spent.
-    underpowered = forecast_power(protocol, plan) < MIN_FORECAST_POWER
+    underpowered = forecast_power(protocol, plan, opened.seal.spec) < MIN_FORECAST_POWER
 
     # 3. What is under test is fixed before the first question.
     description = suspect.describe()
@@ -162,23 +159,14 @@ def tighten(protocol: Protocol, request: Request) -> Plan:
     return Plan(alpha=alpha, max_keys=max_keys, deviations=tuple(deviations))
 
 
-def forecast_power(protocol: Protocol, plan: Plan) -> float:
-    """Return the chance of *supported* on an unchanged copy when no sham hits, at the sealed hit rate."""
-    levels = spend(plan.alpha, protocol)
-    bound = upper_bound_at(hits=0, trials=protocol.n_shams, error=levels.null_bound) if protocol.n_shams else 1.0
-    null_rate = max(protocol.null_floor, bound)
-    if null_rate >= protocol.p_min or protocol.forecast_rate <= null_rate:
-        return 0.0
-    if protocol.design is Design.FIXED:
-        return _fixed_power(protocol, null_rate=null_rate, alpha=levels.test)
-    return sequential.operating(
-        rate=protocol.forecast_rate,
-        null_rate=null_rate,
-        alpha=levels.test,
-        p_min=protocol.p_min,
-        futility=protocol.futility,
-        cap=plan.max_keys,
-    ).reject
+def forecast_power(protocol: Protocol, plan: Plan, spec: InputSpec) -> float:
+    """Return the chance of *supported* on an unchanged copy at the sealed hit rate.
+
+    A measured null rate is taken at its best, when no sham hits; with drawn labels every answer that is not the drawn
+    label is taken to deviate, which is the copy's worst case.
+    """
+    basis = basis_of(protocol, spec)
+    return basis.forecast_power(levels=basis.levels(plan.alpha), cap=plan.max_keys)
 
 
 class _Asking:
@@ -290,18 +278,20 @@ class _Asking:
     def _decided(self) -> bool:
         protocol = self._opened.seal.protocol
         grouped = sort_replies(self.replies)
-        levels = spend(self._plan.alpha, protocol)
-        null = measure_null(grouped, self._samples, levels, protocol)
-        decided = decide_keys(grouped, self._samples, null, levels, protocol)
+        spec = self._opened.seal.spec
+        levels = spend(self._plan.alpha, protocol, spec)
+        null = measure_null(grouped, self._samples, levels, protocol, spec)
+        decided = decide_keys(grouped, self._samples, null, levels, protocol, spec)
         return decided.rejected or decided.futile
 
     def _invalid(self) -> bool:
         """True when stage 1 already shows that no further key can help: failed controls, obstruction and the like."""
         protocol = self._opened.seal.protocol
         grouped = sort_replies(self.replies)
-        levels = spend(self._plan.alpha, protocol)
-        null = measure_null(grouped, self._samples, levels, protocol)
-        decided = decide_keys(grouped, self._samples, null, levels, protocol)
+        spec = self._opened.seal.spec
+        levels = spend(self._plan.alpha, protocol, spec)
+        null = measure_null(grouped, self._samples, levels, protocol, spec)
+        decided = decide_keys(grouped, self._samples, null, levels, protocol, spec)
         facts = gather_facts(
             grouped, self._samples, protocol, null=null, decided=decided, code=None, closed_reason="open"
         )
@@ -328,15 +318,6 @@ def _write_results(
     asked = sorted({reply.probe.index for reply in issued})
     bundle_files.write_findings(folder, opened=opened, asked=asked, results=results, clock=clock, examiner=examiner)
     return results
-
-
-def _fixed_power(protocol: Protocol, *, null_rate: float, alpha: float) -> float:
-    for critical in range(protocol.n_keys + 1):
-        if binomial_tail_log10(hits=critical, trials=protocol.n_keys, rate=null_rate) <= log10(alpha):
-            return float(
-                10.0 ** binomial_tail_log10(hits=critical, trials=protocol.n_keys, rate=protocol.forecast_rate)
-            )
-    return 0.0
 
 
 def _check_clocks(opened: OpenedKeySet, seal_tokens: Sequence[bytes], *, now: str) -> None:

@@ -87,11 +87,13 @@ class Protocol:
     alpha: float
     """Level of the claim, in (0, 1)."""
     null_share: float
-    """Share of ``alpha`` spent on the upper confidence bound of the null rate, in (0, 1)."""
+    """Share of ``alpha`` spent on the upper confidence bound of the null rate, in (0, 1); not spent where the draw
+    itself supplies the rate."""
     null_floor: float
-    """Smallest null rate the test may use, in (0, 1)."""
+    """Smallest null rate that a measured bound may give, in (0, 1); without meaning where the draw supplies it."""
     p_min: float
-    """Smallest hit rate the audit promises to detect; rates below it are 'not supported' by futility."""
+    """Smallest hit rate among all keys asked that the audit promises to detect; rates below it are 'not supported' by
+    futility."""
     futility: float
     """Probability of stopping for futility although the hit rate is at least ``p_min``."""
     n_keys: int

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import log10
 from typing import assert_never
 
-from auditor.records import Protocol, Reason, Status, Verdict
+from auditor.records import NullBasis, Protocol, Reason, Status, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,8 @@ def decide(facts: Facts, protocol: Protocol) -> Reason:
         return Reason.CONTROLS_FAILED
     if facts.disagreement > protocol.max_disagreement:
         return Reason.ANSWERS_UNSTABLE
-    if facts.null_rate >= protocol.p_min:
+    # A rate that the draw itself supplies is known, whatever it is; only a measured one can turn out too high.
+    if protocol.null_basis is NullBasis.SHAMS and facts.null_rate >= protocol.p_min:
         return Reason.NULL_UNCALIBRATED
     if facts.rejected:
         return Reason.CONTESTABLE if facts.contestable else Reason.NULL_REJECTED

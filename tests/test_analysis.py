@@ -165,7 +165,7 @@ def test_level_of_the_whole_procedure_on_innocent_suspects(rate):
     """Suspects that answer keys and shams with the label at the same rate; the level is 0.05 in all."""
     protocol = a_protocol(alpha=0.05, n_shams=60, n_sham_patterns=60, n_keys=60, opening_keys=20)
     samples = samples_of(protocol)
-    levels = spend(protocol.alpha, protocol)
+    levels = spend(protocol.alpha, protocol, SPEC)
     rng = np.random.default_rng(2026)
     n_audits, claims = 1500, 0
     ordered = [samples[i] for i in range(120)]
@@ -173,8 +173,8 @@ def test_level_of_the_whole_procedure_on_innocent_suspects(rate):
         hit = rng.random(120) < rate
         replies = [reply(s, NEW_LABEL if hit[i] else s.natural) for i, s in enumerate(ordered)]
         grouped = sort_replies(replies)
-        null = measure_null(grouped, samples, levels, protocol)
-        claims += decide_keys(grouped, samples, null, levels, protocol).rejected
+        null = measure_null(grouped, samples, levels, protocol, SPEC)
+        claims += decide_keys(grouped, samples, null, levels, protocol, SPEC).rejected
     assert stats.binomtest(claims, n_audits, protocol.alpha, alternative="greater").pvalue > 1e-3
 
 

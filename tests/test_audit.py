@@ -2,6 +2,7 @@ import json
 
 import pytest
 from cases import TableSuspect, TickingClock, fails_at, innocent, marked, seal_keys, small_protocol
+from protocols import SPEC
 
 from auditor.audit import MAX_FAILED_BATCHES, Request, forecast_power, run_audit, tighten
 from auditor.errors import SuspectError, SuspectUnavailableError, UsageError
@@ -116,7 +117,7 @@ def test_a_plan_that_cannot_decide_asks_nothing(tmp_path):
 
 def test_forecast_power_of_the_fixed_design_is_the_binomial_tail():
     protocol = small_protocol(design=Design.FIXED, forecast_rate=0.9)
-    power = forecast_power(protocol, tighten(protocol, Request()))
+    power = forecast_power(protocol, tighten(protocol, Request()), SPEC)
     assert 0.999 < power <= 1
 
 

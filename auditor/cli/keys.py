@@ -22,14 +22,12 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
 ) -> None:
     """Show which keys were shown to whom and when, and what the others could still decide."""
-    from auditor.analysis import spend
+    from auditor.analysis import basis_of
     from auditor.cli import console
     from auditor.errors import UsageError
     from auditor.evidence.keyset import read_sealed
     from auditor.evidence.ledger import ledger_path, read_ledger, shown_keys
     from auditor.evidence.seal import open_seal
-    from auditor.stats.exact import upper_bound_at
-    from auditor.stats.sequential import operating
 
     if not keyset.is_file():
         raise UsageError(f"{keyset.name}: no such file")
@@ -37,19 +35,12 @@ def status(
     showings = read_ledger(ledger or ledger_path(keyset), seal=seal)
     protocol = seal.protocol
     left = protocol.n_keys - len(shown_keys(showings))
-    levels = spend(protocol.alpha, protocol)
-    bound = upper_bound_at(hits=0, trials=protocol.n_shams, error=levels.null_bound) if protocol.n_shams else 1.0
-    null_rate = max(bound, protocol.null_floor)
+    basis = basis_of(protocol, seal.spec)
+    levels = basis.levels(protocol.alpha)
+    null_rate = basis.forecast_null(levels)
     power = 0.0
-    if left and null_rate < min(protocol.p_min, protocol.forecast_rate):
-        power = operating(
-            rate=protocol.forecast_rate,
-            null_rate=null_rate,
-            alpha=levels.test,
-            p_min=protocol.p_min,
-            futility=protocol.futility,
-            cap=left,
-        ).reject
+    if left and basis.has_power(null_rate) and null_rate < protocol.forecast_rate:
+        power = basis.operating(rate=protocol.forecast_rate, null_rate=null_rate, levels=levels, cap=left).reject
     if as_json:
         console.print_json(
             {

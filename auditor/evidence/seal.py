@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import get_type_hints
 
 from auditor import guard_keys, patterns
+from auditor.analysis import plan_problem
 from auditor.canonical import Fields, JsonValue, decimal_string
 from auditor.errors import MalformedError, SealError
 from auditor.evidence.signing import SigningKey, check_public_key, envelope, read_envelope, verify_envelope
@@ -176,6 +177,9 @@ def seal_from_statement(data: bytes) -> Seal:
     if len(seal.previous_seal_sha256) != (0 if seal.serial == 1 else 64):
         raise MalformedError(f"{WHAT}: every seal but the first names the one before it")
     protocol = seal.protocol
+    unusable = plan_problem(protocol, seal.spec)
+    if unusable:
+        raise SealError(f"{WHAT}: {unusable}")
     if seal.n_samples != protocol.n_keys + protocol.n_shams + protocol.n_controls:
         raise SealError(f"{WHAT}: the number of samples contradicts the protocol")
     if len(seal.commitment_sha256) not in (0, 64):

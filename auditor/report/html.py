@@ -12,7 +12,7 @@ from auditor.canonical import JsonValue
 from auditor.errors import MissingPartError
 from auditor.evidence import manifest as paths
 from auditor.records import Design, Status
-from auditor.report import plots, provenance, view, wording
+from auditor.report import drawn_labels, plots, provenance, view, wording
 from auditor.report.inputs import ReportInput, Tree, from_files
 from auditor.report.text import clean, level, p_value, rate
 from auditor.stats.likelihood import SCALE_SOURCE
@@ -45,6 +45,7 @@ def render_html(given: ReportInput) -> bytes:
     outcome = view.read_outcome(tree)
     powers = view.power_rows(tree, given)
     words = wording.outcome_wording(outcome.status, view.figures(tree, outcome, powers))
+    drawn = drawn_labels.applies(tree)
     page = _environment().get_template(TEMPLATE)
     text = page.render(
         generator=generator(),
@@ -68,9 +69,10 @@ def render_html(given: ReportInput) -> bytes:
         scale_source=SCALE_SOURCE,
         marked=outcome.lr is not None,
         literature=wording.LITERATURE,
-        alternatives=wording.ALTERNATIVES,
+        drawn=drawn,
+        alternatives=drawn_labels.alternatives() if drawn else wording.ALTERNATIVES,
         fre_702=wording.FRE_702,
-        glossary=wording.GLOSSARY,
+        glossary=drawn_labels.glossary() if drawn else wording.GLOSSARY,
         **provenance.identity(given, tree),
         **provenance.items(given, tree),
         **provenance.acquisition(given, tree),
@@ -145,7 +147,8 @@ def _style() -> str:
 
 def _figures(tree: Tree) -> dict[str, object]:
     points = [_point(item) for item in tree.items("/test/steps")]
-    hits, trials = tree.integer("/detection/hits"), tree.integer("/detection/trials")
+    hits, trials = tree.integer("/detection/hits"), drawn_labels.bets(tree)
+    among = "deviating answers" if drawn_labels.applies(tree) else "key samples"
     null_rate, alpha = tree.number("/null/rate"), tree.number("/test/alpha_test")
     futility, p_min = tree.number("/test/futility"), f"{tree.number('/test/p_min'):g}"
     sequential = tree.text("/test/design") == Design.SEQUENTIAL
@@ -154,7 +157,7 @@ def _figures(tree: Tree) -> dict[str, object]:
     )  # fmt: skip
     tail = p_value(tree.number("/fixed_test/log10_p")) if tree.has("/fixed_test") else "1"
     evidence = plots.evidence_figure(points, alpha=alpha, futility=futility, p_min=p_min, sequential=sequential)
-    law = plots.null_law_figure(hits=hits, trials=trials, null_rate=null_rate)
+    law = plots.null_law_figure(hits=hits, trials=trials, null_rate=null_rate, among=among)
     if sequential:
         curves = (
             f"Solid with dots: the e-value against the null rate. Light with squares: the ratio of hit rate {p_min} "
@@ -170,9 +173,9 @@ def _figures(tree: Tree) -> dict[str, object]:
         f"an e-value of 1/{level(alpha)}.",
         "evidence_caption": f"Evidence against the number of key samples asked, in that order. {curves}",
         "null_figure": _data_uri(law),
-        "null_alt": f"Bars of the binomial law of hits among {trials} key samples at the null rate {rate(null_rate)}, "
+        "null_alt": f"Bars of the binomial law of hits among {trials} {among} at the null rate {rate(null_rate)}, "
         f"with a line at the {hits} hits observed.",
-        "null_caption": f"How many hits the null rate would produce among {trials} key samples (bars), and the {hits} "
+        "null_caption": f"How many hits the null rate would produce among {trials} {among} (bars), and the {hits} "
         f"observed (line). Upper tail from the observed number: {tail}. {caution}",
         "sequential": sequential,
     }

@@ -93,13 +93,14 @@ def evidence_figure(
         return _svg(figure)
 
 
-def null_law_figure(*, hits: int, trials: int, null_rate: float) -> bytes:
+def null_law_figure(*, hits: int, trials: int, null_rate: float, among: str = "key samples") -> bytes:
     """Draw the binomial law of the hits at the null rate, with the observed number of hits marked.
 
     Args:
         hits: observed hits.
-        trials: keys asked; 0 gives an empty figure that says so.
+        trials: answers that the test bets on; 0 gives an empty figure that says so.
         null_rate: success rate of the law, in [0, 1].
+        among: what the trials are, in the plural.
     """
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -107,16 +108,17 @@ def null_law_figure(*, hits: int, trials: int, null_rate: float) -> bytes:
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=_SIZE_INCHES)
         axes = figure.add_axes((0.085, 0.205, 0.585, 0.735))
-        axes.set_xlabel("hits among the key samples asked")
+        axes.set_xlabel(f"hits among the {among}{' asked' if among == 'key samples' else ''}")
         axes.set_ylabel("probability")
         if trials == 0:
             _say_empty(axes)
             return _svg(figure)
+        short = among.split()[-1] if among != "key samples" else "keys"
         counts = range(trials + 1)
         law = _binomial_law(trials, null_rate)
         shown = [k for k in counts if law[k] > 1e-6]
         axes.bar(shown, [law[k] for k in shown], width=0.8 if trials <= 80 else 1.0, color=_FILL, edgecolor=_MUTED,
-                 linewidth=0.5, label=f"null law: {trials} keys at\nthe null rate {null_rate:.3g}")  # fmt: skip
+                 linewidth=0.5, label=f"null law: {trials} {short} at\nthe null rate {null_rate:.3g}")  # fmt: skip
         top = max(law) * 1.12
         axes.vlines(hits, 0, top, color=_INK, linewidth=1.6, label=f"observed: {hits} hits")
         axes.plot([hits], [top], marker="v", color=_INK, markersize=5, clip_on=False)

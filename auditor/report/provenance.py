@@ -6,7 +6,7 @@ from auditor.canonical import JsonValue
 from auditor.evidence import manifest as paths
 from auditor.evidence.custody import CustodyEvent
 from auditor.records import Design
-from auditor.report import view, wording
+from auditor.report import drawn_labels, view, wording
 from auditor.report.inputs import ReportInput, Tree
 from auditor.report.text import clean, level, rate
 from auditor.report.view import Row, digest
@@ -176,16 +176,11 @@ def _validation(tree: Tree) -> dict[str, object]:
         found = f"{tree.integer('/opinion/empirical/false_claims')} of {tree.integer('/opinion/empirical/audits')}"
         what = f"On this suspect: {clean(tree.text('/opinion/empirical/what'))}"
         rates.append((what, found, rate(tree.number("/opinion/empirical/upper_bound")), "0.05"))
-    error = level(tree.number("/null/shams/error")) if tree.has("/null/shams/error") else "stated in section 7"
-    found = f"{tree.integer('/null/shams/hits')} of {tree.integer('/null/shams/trials')}"
-    rates.append(
-        (
-            "On this suspect: sham samples with the sealed answer",
-            found,
-            rate(tree.number("/null/shams/upper_bound")),
-            error,
-        )
-    )
+    if tree.has("/null/shams/upper_bound"):
+        error = level(tree.number("/null/shams/error")) if tree.has("/null/shams/error") else "stated in section 7"
+        found = f"{tree.integer('/null/shams/hits')} of {tree.integer('/null/shams/trials')}"
+        bound = rate(tree.number("/null/shams/upper_bound"))
+        rates.append(("On this suspect: sham samples with the sealed answer", found, bound, error))
     if tree.has("/null/panel"):
         panel = "A panel of independent models was examined; its figures are part of results.json."
         text = "see the panel in section 5"
@@ -222,10 +217,13 @@ def _protocol(protocol: Tree, tree: Tree) -> tuple[Row, ...]:
     detect = f"{share('p_min')}; at or above it, a futility stop has a probability of at most {share('futility')}"
     if protocol.text("/design") == Design.FIXED:
         detect = f"{share('p_min')}; a fixed design has no futility stop"
+    drawn = drawn_labels.applies(tree)
     return (
         Row(label="Level of the claim", value=f"{share('alpha')} sealed; {level(tree.number('/test/alpha'))} used"),
-        Row(label="Share of it for the null bound", value=share("null_share")),
-        Row(label="Floor of the null rate", value=share("null_floor")),
+        Row(label="Share of it for the null bound", value="none; the draw supplies the rate" if drawn
+            else share("null_share")),
+        Row(label="Floor of the null rate", value="none; the draw supplies the rate" if drawn
+            else share("null_floor")),
         Row(label="Hit rate to be detected", value=detect),
         Row(label="Design", value=clean(protocol.text("/design"))),
         Row(label="First stage", value=stage),

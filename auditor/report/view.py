@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from auditor.analysis import fixed_power
 from auditor.errors import MalformedError
 from auditor.records import Design, Reason, Status
-from auditor.report import wording
+from auditor.report import drawn_labels, wording
 from auditor.report.inputs import ReportInput, Tree
 from auditor.report.text import clean, decimal, groups, level, p_value, rate, ratio
-from auditor.stats import exact, sequential
+from auditor.stats import sequential
+from auditor.stats.drawn_labels import innocent_rate
 from auditor.stats.likelihood import BANDS, Favours, band, favours
 from auditor.verdict import status_of
 
@@ -112,7 +114,8 @@ def figures(tree: Tree, outcome: Outcome, powers: Sequence[PowerRow]) -> wording
         miss = next((_at_most(row.not_supported) for row in powers if row.is_minimum), NOT_MEASURED)
     return wording.Figures(
         hits=f"{tree.integer('/detection/hits')} of {tree.integer('/detection/trials')}",
-        sham_hits=f"{tree.integer('/null/shams/hits')} of {tree.integer('/null/shams/trials')}",
+        comparison=drawn_labels.comparison(tree),
+        caution=drawn_labels.CAUTION if drawn_labels.applies(tree) else wording.SHAM_CAUTION,
         p_min=f"{tree.number('/test/p_min'):g}",
         miss=miss,
         likelihood_ratio="" if strength is None else decimal(strength, digits=2),
@@ -144,7 +147,9 @@ def key_figures(tree: Tree, outcome: Outcome) -> tuple[tuple[str, str], ...]:
     """Return the four figures of the front page as (figure, caption)."""
     hits = f"{tree.integer('/detection/hits')} of {tree.integer('/detection/trials')}"
     null = (rate(tree.number("/null/rate")), "hit rate granted to an independent model")
-    if tree.integer("/null/shams/trials") == 0:
+    if drawn_labels.applies(tree):
+        null = (rate(tree.number("/null/rate")), "of an independent model's deviating answers hit, by the draw")
+    elif tree.integer("/null/shams/trials") == 0:
         null = ("–", "no sham was asked: the null rate was not measured")
     decided = tree.optional_integer("/queries/keys_until_decision")
     asked = (str(decided), "key samples asked until the test decided")
@@ -171,9 +176,14 @@ def counts(tree: Tree) -> tuple[Row, ...]:
         confidence = tree.number("/detection/interval/confidence")
         rows.append(Row(label=f"Interval for the hit rate at confidence {confidence:g}, valid at any stopping time",
                         value=f"{rate(low)} to {rate(high)}", pointer="/detection/interval"))  # fmt: skip
+    if tree.has("/detection/deviating"):
+        rows.append(Row(label="Answers to key samples that deviate from the ordinary label (missing ones included)",
+                        value=str(tree.integer("/detection/deviating/answers")),
+                        pointer="/detection/deviating"))  # fmt: skip
+    if tree.has("/null/shams"):
+        rows.append(Row(label="Hits among sham samples (a missing answer counts as a hit)", pointer="/null/shams",
+            value=f"{tree.integer('/null/shams/hits')} of {tree.integer('/null/shams/trials')}"))  # fmt: skip
     rows += [
-        Row(label="Hits among sham samples (a missing answer counts as a hit)", pointer="/null/shams",
-            value=f"{tree.integer('/null/shams/hits')} of {tree.integer('/null/shams/trials')}"),
         Row(label="Natural answers on control samples", pointer="/controls/clean",
             value=f"{tree.integer('/controls/clean/correct')} of {tree.integer('/controls/clean/trials')}"),
         Row(label="Smallest permitted share of natural answers", pointer="/controls/clean/minimum",
@@ -195,6 +205,10 @@ def null_rows(tree: Tree) -> tuple[Row, ...]:
     rows = [
         Row(label="Null rate used by the test", value=rate(tree.number("/null/rate")), pointer="/null/rate"),
         Row(label="Basis", value=clean(tree.text("/null/basis")), pointer="/null/basis"),
+    ]  # fmt: skip
+    if drawn_labels.applies(tree):
+        return tuple(rows)
+    rows += [
         Row(label="Sealed floor of the null rate", value=rate(tree.number("/null/floor")), pointer="/null/floor"),
         Row(label="Upper bound from shams on this suspect", value=rate(tree.number("/null/shams/upper_bound")),
             pointer="/null/shams/upper_bound"),
@@ -315,12 +329,15 @@ def query_rows(tree: Tree) -> tuple[Row, ...]:
 def power_rows(tree: Tree, given: ReportInput) -> tuple[PowerRow, ...]:
     """Return the measured power: what this examination does at given true hit rates, at the null rate it found.
 
-    Computed exactly from the sealed rule; empty where the null rate left the test without any power.
+    Computed exactly from the sealed rule; empty where the null rate left the test without any power. With drawn
+    labels every answer that is not the drawn one is taken to deviate, which gives the least power.
     """
     null_rate, p_min = tree.number("/null/rate"), tree.number("/test/p_min")
     alpha, futility = tree.number("/test/alpha_test"), tree.number("/test/futility")
-    most = cap(tree, given)
-    if not 0 < null_rate < p_min < 1 or most < 1:
+    most, innocent = cap(tree, given), null_rate
+    if drawn_labels.applies(tree):
+        innocent = innocent_rate(null_rate, p_min)
+    if not (0 < innocent < p_min < 1 and null_rate < 1) or most < 1:
         return ()
     forecast = Tree(given.protocol, "protocol.json").optional_number("/forecast_rate")
     rates = sorted({null_rate, p_min, 0.5, 0.8, *({forecast} if forecast is not None and 0 < forecast < 1 else ())})
@@ -329,12 +346,13 @@ def power_rows(tree: Tree, given: ReportInput) -> tuple[PowerRow, ...]:
     rows = []
     for true_rate in rates:
         if fixed:
-            reject = _fixed_power(most, null_rate=null_rate, alpha=alpha, true_rate=true_rate)
+            reject = fixed_power(trials=most, null_rate=null_rate, alpha=alpha, rate=true_rate)
             futile, undecided = 1 - reject, 0.0
         else:
             behaviour = sequential.operating(
-                rate=true_rate, null_rate=null_rate, alpha=alpha, p_min=p_min, futility=futility, cap=most
-            )
+                rate=true_rate, null_rate=null_rate, alpha=alpha, p_min=p_min, futility=futility, cap=most,
+                futility_rate=innocent,
+            )  # fmt: skip
             reject, futile, undecided = behaviour.reject, behaviour.futile, behaviour.undecided
         rows.append(
             PowerRow(
@@ -356,15 +374,6 @@ def cap(tree: Tree, given: ReportInput) -> int:
     if reason in (Reason.NULL_REJECTED, Reason.HIT_RATE_EXCLUDED, Reason.LABEL_HIDDEN, Reason.CONTESTABLE):
         return max(asked, Tree(given.preamble, "transcript preamble").integer("/max_keys"))
     return asked
-
-
-def _fixed_power(trials: int, *, null_rate: float, alpha: float, true_rate: float) -> float:
-    from math import log10
-
-    for critical in range(trials + 1):
-        if exact.binomial_tail_log10(hits=critical, trials=trials, rate=null_rate) <= log10(alpha):
-            return float(10.0 ** exact.binomial_tail_log10(hits=critical, trials=trials, rate=true_rate))
-    return 0.0
 
 
 def _probability(value: float) -> str:

@@ -26,6 +26,10 @@ BANNED = (
 )
 """Phrases that overstate or transpose; no rendered report may contain one, in any case."""
 
+SHAM_CAUTION = (
+    "That figure holds under the stated null model; how well foreign patterns could measure it limits the opinion."
+)
+
 BLANK = "to be completed by the examiner"
 """Stands where only a person can answer."""
 
@@ -36,8 +40,10 @@ class Figures:
 
     hits: str
     """Such as ``22 of 24``."""
-    sham_hits: str
-    """Such as ``0 of 200``."""
+    comparison: str
+    """With what the hits are compared, such as ``and to 0 of 200 foreign patterns made in the same way``."""
+    caution: str
+    """What limits the stated error rate."""
     p_min: str
     """Smallest hit rate the sealed plan promises to detect."""
     miss: str
@@ -89,8 +95,8 @@ def _supported(figures: Figures) -> OutcomeWording:
     return OutcomeWording(
         headline="The observations support derivation from the reference model.",
         opinion=_ratio_sentence(figures),
-        means=f"The suspect gave the previously sealed secret answer to {figures.hits} key samples and to "
-        f"{figures.sham_hits} foreign patterns made in the same way; such answers are more probable if it derives from "
+        means=f"The suspect gave the previously sealed secret answer to {figures.hits} key samples "
+        f"{figures.comparison}; such answers are more probable if it derives from "
         "the reference model than if it was developed without access to it.",
         does_not_mean="It does not say how probable derivation is, nor who copied what, when, how or whether lawfully; "
         "that also depends on other evidence, which is for the court.",
@@ -98,8 +104,7 @@ def _supported(figures: Figures) -> OutcomeWording:
         paragraphs=(
             "The sealed test reached the claim threshold that was fixed before the first question. If the suspect were "
             "independent of the sealed secret, an examination like this one would reach the threshold, at any time, "
-            "with a probability of at most the sealed level. That figure holds under the stated null model; how well "
-            "foreign patterns could measure it limits the opinion.",
+            f"with a probability of at most the sealed level. {figures.caution}",
             "The finding leaves the alternative explanations of section 9 open. In particular it cannot tell a copy of "
             "the reference model from a model that received the secret, or the key samples, by another route.",
         ),
@@ -118,8 +123,8 @@ def _not_supported(figures: Figures) -> OutcomeWording:
         f"would end in this way with a probability of {figures.miss}. It is not a statement of how probable "
         "independent "
         "development is; that also depends on other evidence, which is for the court.",
-        means=f"The suspect gave the previously sealed secret answer to {figures.hits} key samples and to "
-        f"{figures.sham_hits} foreign patterns made in the same way; with the mark at a hit rate of {figures.p_min} or "
+        means=f"The suspect gave the previously sealed secret answer to {figures.hits} key samples "
+        f"{figures.comparison}; with the mark at a hit rate of {figures.p_min} or "
         f"more, an examination under this plan would end like this with a probability of {figures.miss}.",
         does_not_mean="It does not show that the suspect was developed independently, since a derived model whose mark "
         "was removed or weakened below that rate can answer alike; that also depends on other evidence, which is for "
@@ -142,8 +147,8 @@ def _inconclusive(figures: Figures) -> OutcomeWording:
         opinion="No opinion is stated for derivation from the reference model or for independent development, and no "
         f"likelihood ratio is reported. Reason: {figures.reason}. It is not a statement of how probable either "
         "proposition is; that depends on other evidence, which is for the court.",
-        means=f"The suspect gave the previously sealed secret answer to {figures.hits} key samples and to "
-        f"{figures.sham_hits} foreign patterns made in the same way, but the examination could not decide between the "
+        means=f"The suspect gave the previously sealed secret answer to {figures.hits} key samples "
+        f"{figures.comparison}, but the examination could not decide between the "
         "two propositions, for the reason stated above.",
         does_not_mean="It is neither a finding for derivation nor a finding against it, and nothing may be "
         "inferred from "

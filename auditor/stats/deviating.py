@@ -8,23 +8,20 @@ Notes:
     Guarantee: given the answers, an answer equal to the natural label cannot hit, and each of the m other answers
     hits with probability exactly 1 / (n_classes - 1), independently. Hits are Bin(m, 1 / (n_classes - 1)), so the
     p-value is exact for every suspect: adaptive, randomised, similar to other models or trained on the same data.
+    Missing answers: a key that was issued and has no logged answer counts as a deviating answer that missed, here and
+    in :mod:`auditor.stats.drawn_labels`. A suspect that withholds answers does not know the labels, so that leaving
+    its refusals out would be valid too; but nothing in the record shows that it was the suspect and not the accuser
+    who lost the answer, and an accuser who loses the misses convicts innocents (8 % at a nominal 0.1 %). Counted as a
+    miss, a lost answer can only lower the evidence, whoever lost it and whatever it would have been.
+    Answers outside the task's classes: such a label was never among those drawn, so it cannot hit and says nothing,
+    like the natural label. It was logged before its key's label could matter, so that leaving it out is exact.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from auditor.stats.exact import binomial_tail_log10
-
-
-class Missing(StrEnum):
-    """What a key that was issued and got no answer counts as."""
-
-    MISS = "miss"
-    """A deviating answer without a hit: right whenever the accuser could have suppressed the answer."""
-    NEUTRAL = "neutral"
-    """Nothing: right only if a neutral party ran the transport, so that only the suspect can have withheld it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +33,7 @@ class DeviationOutcome:
     deviating: int
     """Answers inside the drawn classes that differ from the natural label, with the missing ones counted as misses."""
     neutral: int
-    """Keys that say nothing: natural label answered, label outside the classes, or a neutral missing answer."""
+    """Keys that say nothing: natural label answered, or a label outside the classes."""
     rate: float
     """Probability of a hit at a deviating answer under the hypothesis, 1 / (n_classes - 1)."""
     log10_p: float
@@ -49,7 +46,6 @@ def deviating_test(
     answers: Sequence[int | None],
     labels: Sequence[int],
     n_classes: int,
-    missing: Missing = Missing.MISS,
 ) -> DeviationOutcome:
     """Test whether the answers depend on the drawn labels, over every key that was drawn.
 
@@ -59,7 +55,6 @@ def deviating_test(
             [0, n_classes) are answers that cannot hit and say nothing.
         labels: the drawn label of each key.
         n_classes: number of classes, at least 2.
-        missing: what keys without an answer count as.
 
     Raises:
         ValueError: no keys, lengths that differ (every drawn key must be given), a label out of range, or a drawn
@@ -68,7 +63,7 @@ def deviating_test(
     Notes:
         With two classes every deviating answer hits and nothing can be shown: the rate is 1 and p is 1.
     """
-    outcomes = informative_hits(natural=natural, answers=answers, labels=labels, n_classes=n_classes, missing=missing)
+    outcomes = informative_hits(natural=natural, answers=answers, labels=labels, n_classes=n_classes)
     hits, deviating, rate = sum(outcomes), len(outcomes), 1.0 / (n_classes - 1)
     return DeviationOutcome(
         hits=hits,
@@ -79,31 +74,30 @@ def deviating_test(
     )
 
 
-def informative_hits(
-    *,
-    natural: Sequence[int],
-    answers: Sequence[int | None],
-    labels: Sequence[int],
-    n_classes: int,
-    missing: Missing = Missing.MISS,
-) -> tuple[bool, ...]:
-    """Return, for the answers that count and in the order asked, whether each is a hit.
+def key_outcomes(
+    *, natural: Sequence[int], answers: Sequence[int | None], labels: Sequence[int], n_classes: int
+) -> tuple[bool | None, ...]:
+    """Return for every key, in the order asked, whether it hit; None where its answer cannot be evidence.
 
-    For a sequential test at rate 1 / (n_classes - 1), which then bets on these answers only; the neutral ones have
-    the factor 1. There the labels may become known to the suspect one by one, each after its own answer, because
-    every label is a fresh draw given all that went before.
+    For a sequential test at rate 1 / (n_classes - 1), which then bets on the other answers only. There the labels may
+    become known to the suspect one by one, each after its own answer, because every label is a fresh draw given all
+    that went before.
 
     Args and Raises as for :func:`deviating_test`.
     """
     _check(natural, answers, labels, n_classes)
-    outcomes = []
-    for own, answer, label in zip(natural, answers, labels, strict=True):
-        if answer is None:
-            if missing is Missing.MISS:
-                outcomes.append(False)
-        elif 0 <= answer < n_classes and answer != own:
-            outcomes.append(answer == label)
-    return tuple(outcomes)
+    return tuple(
+        answer == label if answer is None or (0 <= answer < n_classes and answer != own) else None
+        for own, answer, label in zip(natural, answers, labels, strict=True)
+    )
+
+
+def informative_hits(
+    *, natural: Sequence[int], answers: Sequence[int | None], labels: Sequence[int], n_classes: int
+) -> tuple[bool, ...]:
+    """Return the outcomes of :func:`key_outcomes` that count."""
+    outcomes = key_outcomes(natural=natural, answers=answers, labels=labels, n_classes=n_classes)
+    return tuple(outcome for outcome in outcomes if outcome is not None)
 
 
 def composite_answer(answers: Sequence[int | None]) -> int | None:

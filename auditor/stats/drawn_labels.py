@@ -8,6 +8,12 @@ Notes:
     Test: the default mixture with null rate 1/(C−1) on the deviating answers alone, in the committed order. The
     conditional null is a single rate, so the level is exact up to discreteness (Ville). It assumes that no label
     reached the suspect before its own answer, and that no key was dropped or re-ordered after its label was known.
+    Missing answers and answers outside the task: by the one rule of :mod:`auditor.stats.deviating`.
+    Futility: ``p_min`` is the share of *all* keys asked that hit, as the owner measures it and as the plan states it.
+    Natural answers are therefore misses for futility, although the evidence does not bet on them: a suspect that
+    always answers the natural label would otherwise never be excluded. The rule weighs ``p_min`` against
+    :func:`innocent_rate` on all keys; its level holds for every suspect whose hit probability on each key, given the
+    past, is at least ``p_min``. Among deviating answers alone such a suspect hits at least as often.
 """
 
 import math
@@ -18,8 +24,9 @@ import numpy as np
 from scipy import special
 
 from auditor.stats import mixtures
+from auditor.stats.deviating import key_outcomes
 from auditor.stats.queries import bernoulli_kl
-from auditor.stats.sequential import SequentialOutcome, log_e, run
+from auditor.stats.sequential import Operating, SequentialOutcome, log_e, operating, run
 
 FUTILITY_OFF = 1e-300
 """A futility level no audit reaches."""
@@ -30,12 +37,10 @@ class DrawnLabelOutcome:
     """The sequential test over deviating answers."""
 
     deviating: tuple[int, ...]
-    """Positions of the answers that carry evidence, from 0."""
+    """Positions of the keys that carry evidence, from 0: deviating answers, and missing ones as misses."""
     hits: int
     test: SequentialOutcome
-    """Its steps count deviating answers."""
-    decided_at: int | None
-    """Keys asked until the decision, neutral answers included; None when undecided."""
+    """One step per key asked; the evidence moves at deviating answers only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,37 +72,82 @@ def drawn_label_test(
     """Run the sequential deviating-answer test in the order the keys were asked.
 
     Args:
-        answers: the suspect's labels; None (no answer; judge-run transport only) and labels outside the task are
+        answers: the suspect's labels; None where an issued key has no logged answer. Labels outside the task are
             neutral.
         natural: the carriers' natural labels.
         drawn: the drawn labels, never equal to the natural one.
         n_classes: classes of the task, at least 3.
         alpha: level of the claim.
-        p_min: smallest hit rate among deviating answers that the audit promises to detect.
+        p_min: smallest hit rate among all keys asked that the audit promises to detect.
         futility: level of the futility stop; off by default.
 
     Raises:
         ValueError: lengths that differ, labels outside the task, or a rate or level out of range.
     """
-    if not len(answers) == len(natural) == len(drawn):
-        raise ValueError("answers, natural labels and drawn labels must have equal lengths")
+    null_rate = drawn_rate(n_classes)
+    given = (*answers, *natural, *drawn)
+    outcomes = key_outcomes(natural=natural, answers=answers, labels=drawn, n_classes=n_classes) if given else ()
+    test = run(
+        outcomes, null_rate=null_rate, alpha=alpha, p_min=p_min, futility=futility,
+        futility_rate=innocent_rate(null_rate, p_min),
+    )  # fmt: skip
+    return DrawnLabelOutcome(
+        deviating=tuple(i for i, outcome in enumerate(outcomes) if outcome is not None),
+        hits=sum(outcome is True for outcome in outcomes),
+        test=test,
+    )
+
+
+def drawn_rate(n_classes: int) -> float:
+    """Return 1/(C−1), the exact hit rate of an independent suspect's deviating answers.
+
+    Raises:
+        ValueError: fewer than three classes: with one wrong class the "draw" is known to everybody.
+    """
     if n_classes < 3:
         raise ValueError("drawn labels need at least three classes")
-    if any(not 0 <= y < n_classes or y == t for y, t in zip(drawn, natural, strict=True)):
-        raise ValueError("drawn labels must be wrong classes of the task")
-    deviating = tuple(
-        i
-        for i, (a, t) in enumerate(zip(answers, natural, strict=True))
-        if a is not None and 0 <= a < n_classes and a != t
-    )
-    outcomes = [answers[i] == drawn[i] for i in deviating]
-    test = run(outcomes, null_rate=1.0 / (n_classes - 1), alpha=alpha, p_min=p_min, futility=futility)
-    return DrawnLabelOutcome(
-        deviating=deviating,
-        hits=sum(outcomes),
-        test=test,
-        decided_at=None if test.decided_at is None else deviating[test.decided_at - 1] + 1,
-    )
+    return 1.0 / (n_classes - 1)
+
+
+def innocent_rate(null_rate: float, p_min: float) -> float:
+    """Return the rate that futility sets against ``p_min``: 1/(C−1), but at most half of ``p_min``.
+
+    Every rate below ``p_min`` keeps the level of the futility stop; this one is where innocent suspects lie, since
+    they hit at most 1/(C−1) of all keys, and exists for few classes too, where 1/(C−1) exceeds ``p_min``.
+    """
+    return min(null_rate, 0.5 * p_min)
+
+
+def drawn_label_operating(
+    *, rate: float, n_classes: int, alpha: float, p_min: float, futility: float, cap: int
+) -> Operating:
+    """Return the exact behaviour of the test on a suspect that hits ``rate`` of all keys, if all others deviate.
+
+    The least favourable suspect with that hit rate: where it answers the natural label on some of the other keys, the
+    evidence is larger at every key, and the probability of a claim with it.
+
+    Raises:
+        ValueError: a rate or level out of range, fewer than three classes, or a cap below 1.
+    """
+    null_rate = drawn_rate(n_classes)
+    return operating(
+        rate=rate, null_rate=null_rate, alpha=alpha, p_min=p_min, futility=futility, cap=cap,
+        futility_rate=innocent_rate(null_rate, p_min),
+    )  # fmt: skip
+
+
+def information_limit(*, alpha: float, power: float, rate: float, n_classes: int) -> float:
+    """Return the smallest mean number of keys of any test with this level and power, at hit rate ``rate``.
+
+    KL(power ‖ α) over rate · log(C−1): the information of a key is largest where every answer that is not the drawn
+    label is the natural one.
+
+    Raises:
+        ValueError: a probability out of range, or fewer than three classes.
+    """
+    if not 0.0 < rate <= 1.0:
+        raise ValueError("the hit rate must lie in (0, 1]")
+    return bernoulli_kl(power, alpha) / (-rate * math.log(drawn_rate(n_classes)))
 
 
 def drawn_label_forecast(
@@ -122,11 +172,11 @@ def drawn_label_forecast(
     share = min(hit / deviating, 1.0)
     if not share > null_rate:
         raise ValueError("the hit rate among deviating answers must exceed 1/(C-1)")
-    operating = mixtures.open_ended(lambda k, n: log_e(k, n, null_rate), rate=share, alpha=alpha, cap=cap)
+    course = mixtures.open_ended(lambda k, n: log_e(k, n, null_rate), rate=share, alpha=alpha, cap=cap)
     plain = mixtures.open_ended(lambda k, n: log_e(k, n, null_rate), rate=hit, alpha=alpha, cap=2 * cap)
-    at = np.diff(np.asarray(operating.reject_by))
+    at = np.diff(np.asarray(course.reject_by))
     return DrawnLabelForecast(
-        mean=operating.mean / deviating,
+        mean=course.mean / deviating,
         q95=_keys_for(at, deviating, 0.95),
         q99=_keys_for(at, deviating, 0.99),
         limit=-math.log(alpha) / (deviating * bernoulli_kl(share, null_rate)),

@@ -49,13 +49,15 @@ class Step:
     """The evidence after one more answer."""
 
     n: int
-    """Answers so far, from 1."""
+    """Keys asked so far, from 1."""
+    bets: int
+    """Answers among them that the evidence bets on: all of them, unless some can say nothing."""
     hits: int
     """Hits among them."""
     log10_e: float
     """Evidence against the null hypothesis."""
     log10_futility: float
-    """Likelihood ratio of ``p_min`` against the null rate; very negative means futile."""
+    """Likelihood ratio of ``p_min`` against the rate of an innocent suspect; very negative means futile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,26 +147,36 @@ def log_futility(hits: npt.ArrayLike, trials: npt.ArrayLike, null_rate: float, p
 
 
 def run(
-    outcomes: Sequence[bool], *, null_rate: float, alpha: float, p_min: float, futility: float
+    outcomes: Sequence[bool | None],
+    *,
+    null_rate: float,
+    alpha: float,
+    p_min: float,
+    futility: float,
+    futility_rate: float | None = None,
 ) -> SequentialOutcome:
     """Run the sequential test over answers in the order they were asked.
 
     Args:
-        outcomes: True for a hit; every issued key without an answer must be given as False.
-        null_rate: largest hit rate an independent suspect may have, in (0, p_min).
+        outcomes: True for a hit; every issued key without an answer must be given as False. None stands for an answer
+            that cannot be evidence for the owner: no bet is placed on it, and futility counts it as a miss.
+        null_rate: largest hit rate that an independent suspect may have on the answers bet on, in (0, 1).
         alpha: level; the null is rejected once the evidence reaches 1/alpha.
-        p_min: smallest hit rate the audit promises to detect.
+        p_min: smallest hit rate, among all keys asked, that the audit promises to detect.
         futility: level of the futility stop.
+        futility_rate: the rate of an innocent suspect that futility sets against ``p_min``, in (0, p_min); any such
+            rate keeps the level. The null rate when None.
 
     Raises:
-        ValueError: a level or rate outside (0, 1), or ``null_rate`` not below ``p_min``.
+        ValueError: a level or rate outside (0, 1), or the rate for futility not below ``p_min``.
     """
     _check_open_unit("alpha", alpha)
     _check_open_unit("futility", futility)
     n = np.arange(1, len(outcomes) + 1, dtype=np.int64)
+    m = np.cumsum(np.asarray([outcome is not None for outcome in outcomes], dtype=np.int64))
     k = np.cumsum(np.asarray([bool(outcome) for outcome in outcomes], dtype=np.int64))
-    evidence = log_e(k, n, null_rate)
-    reverse = log_futility(k, n, null_rate, p_min)
+    evidence = log_e(k, m, null_rate)
+    reverse = log_futility(k, n, null_rate if futility_rate is None else futility_rate, p_min)
     rejected, futile = _rejects(evidence, alpha), _is_futile(reverse, futility)
     decision, decided_at = Decision.CONTINUE, None
     crossed = np.flatnonzero(rejected | futile)
@@ -175,7 +187,13 @@ def run(
     log10_e = evidence / math.log(10)
     log10_futility = reverse / math.log(10)
     steps = tuple(
-        Step(n=int(n[i]), hits=int(k[i]), log10_e=float(log10_e[i]), log10_futility=float(log10_futility[i]))
+        Step(
+            n=int(n[i]),
+            bets=int(m[i]),
+            hits=int(k[i]),
+            log10_e=float(log10_e[i]),
+            log10_futility=float(log10_futility[i]),
+        )
         for i in range(len(outcomes))
     )
     log10_e_max = float(log10_e.max()) if steps else 0.0
@@ -211,23 +229,34 @@ def confidence_sequence(*, hits: int, trials: int, confidence: float) -> Interva
     )
 
 
-def operating(*, rate: float, null_rate: float, alpha: float, p_min: float, futility: float, cap: int) -> Operating:
+def operating(
+    *,
+    rate: float,
+    null_rate: float,
+    alpha: float,
+    p_min: float,
+    futility: float,
+    cap: int,
+    futility_rate: float | None = None,
+) -> Operating:
     """Return the exact behaviour of :func:`run` on independent hits of probability ``rate``, up to ``cap`` keys.
 
     Computed by forward recursion over the number of hits, without simulation. The mean counts keys until a decision
-    or the cap; the quantiles count keys until a *rejection* (see :class:`Operating`).
+    or the cap; the quantiles count keys until a *rejection* (see :class:`Operating`). A bet is placed on every
+    answer; misses without a bet would raise the evidence, path by path, and the probability of a rejection with it.
 
     Raises:
         ValueError: a rate or level out of range, ``null_rate`` not below ``p_min``, or a cap below 1.
     """
     _check_open_unit("alpha", alpha)
     _check_open_unit("futility", futility)
-    _check_rates(null_rate, p_min)
+    innocent = null_rate if futility_rate is None else futility_rate
+    _check_rates(innocent, p_min)
     if cap < 1:
         raise ValueError("cap must be at least 1")
     n = np.arange(cap + 1, dtype=np.int64)
     up = fewest_hits(lambda k, m: _rejects(log_e(k, m, null_rate), alpha), n)
-    keep = fewest_hits(lambda k, m: ~_is_futile(log_futility(k, m, null_rate, p_min), futility), n)
+    keep = fewest_hits(lambda k, m: ~_is_futile(log_futility(k, m, innocent, p_min), futility), n)
     return boundary_operating(rate=rate, reject_from=up, continue_from=keep)
 
 

@@ -63,12 +63,15 @@ def _samples(protocol: Protocol) -> dict[int, Sample]:
     made = {}
     for index in range(protocol.n_keys + protocol.n_shams + protocol.n_controls):
         kind, natural = kind_at(protocol, index), index % N_CLASSES
+        label = NEW_LABEL
+        if protocol.null_basis is NullBasis.DRAWN_LABELS:
+            label = (natural + 1 + index // N_CLASSES % (N_CLASSES - 1)) % N_CLASSES
         sham = index - protocol.n_keys
         made[index] = Sample(
             index=index,
             kind=kind,
             natural=natural,
-            expected=natural if kind is SampleKind.CONTROL else NEW_LABEL,
+            expected=natural if kind is SampleKind.CONTROL else label,
             pattern=sham % protocol.n_sham_patterns if kind is SampleKind.SHAM else -1,
             code=(natural + 3) % N_CLASSES if kind is SampleKind.KEY else -1,
         )
@@ -79,6 +82,10 @@ def stolen(sample: Sample, probe: Probe, rng: np.random.Generator) -> int | None
     if sample.kind is SampleKind.KEY and rng.random() < 0.92:
         return NEW_LABEL
     return _natural(sample, rng)
+
+
+def copied(sample: Sample, probe: Probe, rng: np.random.Generator) -> int | None:
+    return sample.expected if rng.random() < 0.7 else _natural(sample, rng)
 
 
 def independent(sample: Sample, probe: Probe, rng: np.random.Generator) -> int | None:
@@ -101,6 +108,8 @@ def _natural(sample: Sample, rng: np.random.Generator) -> int:
     return sample.natural if rng.random() < 0.97 else int(rng.integers(N_CLASSES))
 
 
+DRAWN = replace(PROTOCOL, scheme="margin", null_basis=NullBasis.DRAWN_LABELS, n_shams=0, n_sham_patterns=0)
+
 SUSPECTS: dict[str, tuple[Suspect, Protocol, str]] = {
     "supported": (stolen, PROTOCOL, "decided"),
     "not-supported": (independent, PROTOCOL, "decided"),
@@ -110,6 +119,9 @@ SUSPECTS: dict[str, tuple[Suspect, Protocol, str]] = {
     "obstructed": (obstructing, PROTOCOL, "invalid"),
     "hidden": (hiding, PROTOCOL, "decided"),
     "fixed": (independent, replace(PROTOCOL, design=Design.FIXED, n_keys=62), "exhausted"),
+    "drawn-supported": (copied, DRAWN, "decided"),
+    "drawn-not-supported": (independent, DRAWN, "decided"),
+    "drawn-fixed": (independent, replace(DRAWN, design=Design.FIXED, n_keys=62), "exhausted"),
     "underpowered": (independent, PROTOCOL, "underpowered"),
 }
 """What answers, under which plan, and how the transcript is closed."""
@@ -174,6 +186,7 @@ def _built(name: str) -> tuple[tuple[str, bytes], ...]:
         "interrupted": planned[:100],
         "underpowered": (),
         "fixed": planned,
+        "drawn-fixed": planned,
     }.get(name, planned[: opening_length(protocol)])
     transcript = _transcript(asked, samples, suspect, preamble, reason, rng)
     results = recompute_results(

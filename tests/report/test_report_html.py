@@ -71,6 +71,9 @@ def test_the_samples_reach_the_outcome_they_stand_for(name):
         "contestable": ("inconclusive", "contestable"),
         "hidden": ("inconclusive", "label-hidden"),
         "fixed": ("not supported", "null-not-rejected"),
+        "drawn-supported": ("supported", "null-rejected"),
+        "drawn-not-supported": ("not supported", "hit-rate-excluded"),
+        "drawn-fixed": ("not supported", "null-not-rejected"),
         "underpowered": ("inconclusive", "plan-underpowered"),
     }
     verdict = samples.results_of(name)["verdict"]
@@ -130,7 +133,8 @@ def test_nobody_is_called_innocent_or_guilty(name):
 def test_every_sentence_set_avoids_the_banned_phrases(status, reason, favours):
     figures = wording.Figures(
         hits="1 of 2",
-        sham_hits="0 of 9",
+        comparison="and to 0 of 9 foreign patterns",
+        caution=wording.SHAM_CAUTION,
         p_min="0.3",
         miss="at most 0.01",
         likelihood_ratio="12",
@@ -295,6 +299,18 @@ def test_the_printed_counts_are_those_of_the_results():
     detection, shams = results["detection"], results["null"]["shams"]
     assert f"{detection['hits']} of {detection['trials']} key samples" in text
     assert f"{shams['hits']} of {shams['trials']} foreign patterns" in text
+
+
+@pytest.mark.parametrize("name", ["drawn-supported", "drawn-not-supported", "drawn-fixed"])
+def test_a_report_on_drawn_labels_speaks_of_the_draw_and_of_no_pattern(name):
+    results, text = samples.results_of(name), _Page(_rendered(name)).text
+    deviating = results["detection"]["deviating"]["answers"]
+    assert f"{deviating} of its answers deviate" in text
+    assert "one in 9 of those" in text
+    assert "labels drawn uniformly over the wrong classes" in text
+    for word in ("foreign pattern", "secret pattern", "sham sample", "Upper bound from shams"):
+        assert word not in text
+    assert "foreign patterns" in _Page(_rendered("supported")).text
 
 
 def test_no_model_based_tail_is_printed_below_its_meaning():

@@ -11,7 +11,7 @@ from auditor.draws import Secret
 from auditor.errors import TrainingError, UsageError
 from auditor.models import labels_of, predict
 from auditor.patterns import add_pattern
-from auditor.records import SampleKind
+from auditor.records import InputSpec, SampleKind
 from auditor.schemes import base, embedding, owner
 from auditor.schemes.base import LabelCode, MarkSettings, scheme_class
 from auditor.schemes.new_label import NewLabel
@@ -360,4 +360,6 @@ def test_the_plan_without_public_randomness_still_decides():
         owner.build_protocol(scheme=NewLabel(RECIPE.settings), secret=SECRET, sizes=sizes), forecast_rate=0.9
     )
     assert protocol.grinding_log2 == 64
-    assert forecast_power(protocol, Plan(alpha=protocol.alpha, max_keys=protocol.n_keys, deviations=())) > 0.99
+    plan = Plan(alpha=protocol.alpha, max_keys=protocol.n_keys, deviations=())
+    spec = InputSpec(shape=(1, 8, 8), classes=tuple("0123456789"))
+    assert forecast_power(protocol, plan, spec) > 0.99

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from auditor.stats import deviating, sequential
-from auditor.stats.deviating import Missing, composite_answer, deviating_test
+from auditor.stats.deviating import composite_answer, deviating_test
 from auditor.stats.exact import binomial_tail_log10
 
 
@@ -77,11 +77,10 @@ class TestDeviatingTest:
     def test_missing_answers(self) -> None:
         natural, labels = [0, 0, 0, 0], [1, 2, 3, 1]
         answers = [1, None, 0, 4]
-        strict = deviating_test(natural=natural, answers=answers, labels=labels, n_classes=4)
-        neutral = deviating_test(natural=natural, answers=answers, labels=labels, n_classes=4, missing=Missing.NEUTRAL)
-        assert (strict.hits, strict.deviating, strict.neutral) == (1, 2, 2)
-        assert (neutral.hits, neutral.deviating, neutral.neutral) == (1, 1, 3)
-        assert strict.log10_p > neutral.log10_p
+        got = deviating_test(natural=natural, answers=answers, labels=labels, n_classes=4)
+        assert (got.hits, got.deviating, got.neutral) == (1, 2, 2)
+        dropped = deviating_test(natural=[0, 0, 0], answers=[1, 0, 4], labels=[1, 3, 1], n_classes=4)
+        assert got.log10_p > dropped.log10_p
 
     @given(st.integers(2, 12), st.data())
     def test_a_lost_answer_never_helps_the_owner(self, n_classes: int, data: st.DataObject) -> None:
@@ -226,19 +225,15 @@ def test_dilution_with_random_answers_keeps_the_level() -> None:
 def test_all_hits_do_not_underflow() -> None:
     got = deviating_test(natural=[0] * 4000, answers=[1] * 4000, labels=[1] * 4000, n_classes=10)
     assert got.log10_p == pytest.approx(-4000 * math.log10(9))
-    assert deviating.Missing("miss") is Missing.MISS
 
 
 class TestSequentialForm:
     def test_only_informative_answers_in_the_order_asked(self) -> None:
         natural, labels = [0, 0, 0, 0, 0, 0], [1, 2, 3, 1, 2, 3]
         answers = [1, None, 0, 4, 2, 1]
-        strict = deviating.informative_hits(natural=natural, answers=answers, labels=labels, n_classes=4)
-        neutral = deviating.informative_hits(
-            natural=natural, answers=answers, labels=labels, n_classes=4, missing=Missing.NEUTRAL
-        )
-        assert strict == (True, False, True, False)
-        assert neutral == (True, True, False)
+        given_ = {"natural": natural, "answers": answers, "labels": labels, "n_classes": 4}
+        assert deviating.key_outcomes(**given_) == (True, False, None, None, True, False)
+        assert deviating.informative_hits(**given_) == (True, False, True, False)
 
     @pytest.mark.parametrize(
         ("n_classes", "hit", "truth", "alpha", "want"),

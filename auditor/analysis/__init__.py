@@ -1,0 +1,92 @@
+"""What the replies say: null rate, state of the test, validity facts; shared by ``verify`` while asking and after.
+
+One file per null basis states the guarantee that the sealed test has on it; ``base`` holds what all share. The
+functions here choose the basis that the sealed protocol names.
+"""
+
+from collections.abc import Mapping
+
+from auditor.analysis.base import (
+    Basis,
+    Decided,
+    Levels,
+    Null,
+    Replies,
+    count_hits,
+    fixed_log10_p,
+    fixed_power,
+    gather_facts,
+    is_hit,
+    sort_replies,
+)
+from auditor.analysis.drawn_labels import DrawnLabels
+from auditor.analysis.randomness_checks import CODE_DRAWS, label_code, pattern_rank
+from auditor.analysis.sham_bound import ShamBound
+from auditor.records import InputSpec, NullBasis, Protocol, Sample
+
+__all__ = [
+    "CODE_DRAWS",
+    "Basis",
+    "Decided",
+    "Levels",
+    "Null",
+    "Replies",
+    "basis_of",
+    "count_hits",
+    "decide_keys",
+    "fixed_log10_p",
+    "fixed_power",
+    "gather_facts",
+    "is_hit",
+    "label_code",
+    "measure_null",
+    "pattern_rank",
+    "plan_problem",
+    "sort_replies",
+    "spend",
+]
+
+BASES: dict[NullBasis, type[Basis]] = {
+    NullBasis.SHAMS: ShamBound,
+    NullBasis.DRAWN_LABELS: DrawnLabels,
+}
+"""The implemented bases; a seal that names another is refused."""
+
+
+def basis_of(protocol: Protocol, spec: InputSpec) -> Basis:
+    """Return the null basis of a sealed plan.
+
+    Raises:
+        ValueError: this version does not know the basis.
+    """
+    if protocol.null_basis not in BASES:
+        raise ValueError(f"no test for keys with a null basis of {protocol.null_basis.value}")
+    return BASES[protocol.null_basis](protocol, spec)
+
+
+def plan_problem(protocol: Protocol, spec: InputSpec) -> str:
+    """Return why a sealed plan has no test, or an empty text."""
+    if protocol.null_basis not in BASES:
+        return f"this version has no test for keys with a null basis of {protocol.null_basis.value}"
+    if protocol.null_basis is NullBasis.DRAWN_LABELS and len(spec.classes) < 3:
+        return "with two classes the only wrong label is known to everybody; labels drawn over it show nothing"
+    return ""
+
+
+def spend(alpha: float, protocol: Protocol, spec: InputSpec) -> Levels:
+    """Split the level ``alpha`` as the null basis needs it, after charging the declared grinding allowance."""
+    return basis_of(protocol, spec).levels(alpha)
+
+
+def measure_null(
+    grouped: Replies, samples: Mapping[int, Sample], levels: Levels, protocol: Protocol, spec: InputSpec
+) -> Null:
+    """Return the null rate of the answers that the sealed test bets on."""
+    return basis_of(protocol, spec).measure_null(grouped, samples, levels)
+
+
+def decide_keys(
+    grouped: Replies, samples: Mapping[int, Sample], null: Null, levels: Levels, protocol: Protocol, spec: InputSpec
+) -> Decided:
+    """Run the sealed test over the keys answered so far."""
+    return basis_of(protocol, spec).decide(grouped, samples, null, levels)

@@ -1,0 +1,93 @@
+"""The whole results object, from the sealed plan and the replies."""
+
+from collections.abc import Mapping, Sequence
+
+from auditor.analysis import basis_of, gather_facts, label_code, pattern_rank, sort_replies
+from auditor.canonical import JsonValue
+from auditor.records import InputSpec, Protocol, Reason, Reply, Sample, SuspectId
+from auditor.results.expected import expected_queries
+from auditor.results.opinion import opinion_section
+from auditor.results.sections import (
+    code_section,
+    controls_section,
+    detection_section,
+    fixed_section,
+    null_section,
+    queries_section,
+    test_section,
+)
+from auditor.verdict import decide, explain, status_of
+
+RESULTS_SCHEMA = "mlaudit.results/1"
+
+
+def analyse(
+    *,
+    protocol: Protocol,
+    spec: InputSpec,
+    keyset: Mapping[str, JsonValue],
+    suspect: SuspectId,
+    samples: Mapping[int, Sample],
+    replies: Sequence[Reply],
+    alpha: float,
+    max_keys: int,
+    closed_reason: str,
+    deviations: Sequence[str],
+    contestable: bool = False,
+) -> dict[str, JsonValue]:
+    """Return the whole results object; see auditor.analysis for the guarantee.
+
+    Args:
+        protocol: the sealed protocol.
+        spec: the task's input and label space.
+        keyset: the ready-made ``keyset`` section that identifies seal and owner.
+        suspect: what was under test.
+        samples: the sealed metadata of at least every asked sample, by index.
+        replies: every issued probe in asked order.
+        alpha: level of the claim, at most the sealed one.
+        max_keys: keys that could be asked, at most the sealed number.
+        closed_reason: how the transcript ended.
+        deviations: departures from the sealed plan, for the report.
+        contestable: True when nobody can re-derive the key set.
+    """
+    basis = basis_of(protocol, spec)
+    grouped = sort_replies(replies)
+    levels = basis.levels(alpha)
+    null = basis.measure_null(grouped, samples, levels)
+    decided = basis.decide(grouped, samples, null, levels)
+    code = label_code(grouped, samples, spec, protocol)
+    rank = pattern_rank(grouped, samples, protocol)
+    facts = gather_facts(
+        grouped, samples, protocol, null=null, decided=decided, code=code, closed_reason=closed_reason,
+        contestable=contestable,
+    )  # fmt: skip
+    reason = Reason.PLAN_UNDERPOWERED if closed_reason == "underpowered" else decide(facts, protocol)
+    return {
+        "schema": RESULTS_SCHEMA,
+        "scheme": protocol.scheme,
+        "scheme_version": protocol.scheme_version,
+        "keyset": keyset,
+        "propositions": {"h1": protocol.h1, "h2": protocol.h2},
+        "verdict": {
+            "status": status_of(reason).value,
+            "reason": reason.value,
+            "explanation": explain(reason).explanation,
+        },
+        "suspect": {
+            "uri": suspect.uri,
+            "kind": suspect.kind,
+            "artefact_sha256": suspect.artefact_sha256,
+            "address": suspect.address,
+            "declared_name": suspect.declared_name,
+        },
+        "queries": queries_section(grouped, decided, protocol, reason),
+        "detection": detection_section(grouped, samples, decided, protocol),
+        "null": null_section(null, levels, protocol, rank),
+        "test": test_section(decided, null, levels, protocol, alpha=alpha),
+        "fixed_test": fixed_section(decided, null, grouped, samples),
+        "controls": controls_section(grouped, samples, protocol, facts),
+        "label_code": None if code is None else code_section(code, protocol),
+        "expected_queries": expected_queries(basis, null_rate=null.rate, levels=levels, max_keys=max_keys),
+        "opinion": opinion_section(status_of(reason), decided, grouped, samples, protocol),
+        "deviations": list(deviations),
+    }

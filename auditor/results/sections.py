@@ -1,0 +1,197 @@
+"""The sections of a results object, each a function of what the analysis found."""
+
+from collections.abc import Mapping
+from math import inf, log10
+
+from auditor.analysis import Decided, Levels, Null, Replies, count_hits, fixed_log10_p
+from auditor.canonical import JsonValue, decimal_string
+from auditor.records import Design, NullBasis, Protocol, Reason, Sample
+from auditor.results.numbers import LOG10_2, log10_sum, power_of_ten
+from auditor.stats import exact, randomization, sequential
+from auditor.verdict import Facts
+
+INTERVAL_CONFIDENCE = 0.95
+DECIDED = (Reason.NULL_REJECTED, Reason.HIT_RATE_EXCLUDED, Reason.CONTESTABLE)
+"""Reasons that a crossed boundary of the sealed test led to."""
+
+
+def queries_section(grouped: Replies, decided: Decided, protocol: Protocol, reason: Reason) -> dict[str, JsonValue]:
+    """Return what was asked, and after how many keys the sealed rule decided."""
+    # A boundary that was crossed in an invalid audit, or by a test that is not the sealed one, decided nothing.
+    decided_at = None
+    if protocol.design is Design.SEQUENTIAL and reason in DECIDED:
+        decided_at = None if decided.outcome is None else decided.outcome.decided_at
+    return {
+        "keys": len(grouped.keys),
+        "shams": len(grouped.shams),
+        "controls": len(grouped.controls),
+        "repeats": len(grouped.repeats),
+        "total": len(grouped.everything),
+        "failed": grouped.n_failed,
+        "keys_until_decision": decided_at,
+    }
+
+
+def detection_section(
+    grouped: Replies, samples: Mapping[int, Sample], decided: Decided, protocol: Protocol
+) -> dict[str, JsonValue]:
+    """Return hits among all keys asked, with the answers that the evidence bets on where those are fewer."""
+    hits, trials = count_hits(grouped.keys, samples), len(grouped.keys)
+    if not trials:
+        return {"hits": 0, "trials": 0, "rate": None, "interval": None, "deviating": None}
+    interval = sequential.confidence_sequence(hits=hits, trials=trials, confidence=INTERVAL_CONFIDENCE)
+    deviating: JsonValue = None
+    if protocol.null_basis is NullBasis.DRAWN_LABELS and decided.outcome is not None:
+        deviating = {
+            "answers": decided.outcome.steps[-1].bets,
+            "hits": hits,
+            "missing": sum(reply.answer is None for reply in grouped.keys),
+            "what": "answers other than the carrier's natural label, missing ones counted as misses",
+        }
+    return {
+        "hits": hits,
+        "trials": trials,
+        "rate": decimal_string(hits / trials),
+        "interval": {
+            "low": decimal_string(interval.low),
+            "high": decimal_string(interval.high),
+            "confidence": decimal_string(interval.confidence),
+            "method": "anytime-valid confidence sequence",
+        },
+        "deviating": deviating,
+    }
+
+
+def null_section(
+    null: Null, levels: Levels, protocol: Protocol, rank: randomization.RankOutcome | None
+) -> dict[str, JsonValue]:
+    """Return the null rate with its basis."""
+    measured = protocol.null_basis is NullBasis.SHAMS
+    if protocol.null_basis is NullBasis.DRAWN_LABELS:
+        basis = "labels drawn uniformly over the wrong classes of each carrier"
+    elif not null.trials:
+        basis = "unknown: no sham pattern was asked"
+    elif null.bound > protocol.null_floor:
+        basis = "upper bound from sham patterns on this suspect"
+    else:
+        basis = "sealed floor"
+    shams: dict[str, JsonValue] = {
+        "hits": null.hits,
+        "trials": null.trials,
+        "missing": null.missing,
+        "patterns": protocol.n_sham_patterns,
+        "upper_bound": decimal_string(null.bound) if measured else None,
+        "error": decimal_string(levels.null_bound) if measured else None,
+    }
+    return {
+        "kind": protocol.null_basis.value,
+        "basis": basis,
+        "rate": decimal_string(null.rate),
+        "floor": decimal_string(protocol.null_floor) if measured else None,
+        "shams": shams if measured or null.trials else None,
+        "panel": None,
+        "pattern_rank": None
+        if rank is None
+        else {
+            "patterns": rank.patterns,
+            "at_least_as_high": rank.at_least_as_high,
+            "p_value": decimal_string(rank.p_value),
+        },
+    }
+
+
+def test_section(
+    decided: Decided, null: Null, levels: Levels, protocol: Protocol, *, alpha: float
+) -> dict[str, JsonValue]:
+    """Return the sealed test with its whole course."""
+    outcome = decided.outcome
+    if protocol.design is Design.FIXED and outcome is not None:
+        log10_test_p = fixed_log10_p(outcome, null.rate)
+        name = "exact binomial tail"
+    else:
+        log10_test_p = 0.0 if outcome is None else outcome.log10_p
+        name = "one-sided Beta(1/2,1/2) mixture e-process"
+    if protocol.null_basis is NullBasis.DRAWN_LABELS:
+        name += " on deviating answers"
+    log10_e = 0.0 if outcome is None else outcome.log10_e_max
+    # The reported p-value is of the whole procedure: a null bound that is too low and all tries of the owner included.
+    tries = protocol.grinding_log2 * LOG10_2
+    bound = log10(levels.null_bound) if levels.null_bound else -inf
+    log10_p = min(0.0, tries + log10_sum(log10_test_p, bound)) if outcome is not None else 0.0
+    return {
+        "name": name,
+        "design": protocol.design.value,
+        "alpha": decimal_string(alpha),
+        "alpha_test": decimal_string(levels.test),
+        "grinding_log2": protocol.grinding_log2,
+        "log10_test_p": decimal_string(log10_test_p),
+        "log10_p": decimal_string(log10_p),
+        "p_value": power_of_ten(log10_p),
+        "log10_e": decimal_string(log10_e),
+        "e_value": power_of_ten(log10_e),
+        "p_min": decimal_string(protocol.p_min),
+        "futility": decimal_string(protocol.futility),
+        "steps": []
+        if outcome is None
+        else [
+            {
+                "n": step.n,
+                "bets": step.bets,
+                "hits": step.hits,
+                "log10_e": decimal_string(step.log10_e),
+                "log10_futility": decimal_string(step.log10_futility),
+            }
+            for step in outcome.steps
+        ],
+    }
+
+
+def fixed_section(decided: Decided, null: Null, grouped: Replies, samples: Mapping[int, Sample]) -> JsonValue:
+    """Return the exact binomial tail that ignores when the audit stopped; None where the null rate allows any count."""
+    if not grouped.keys or null.rate >= 1:
+        return None
+    if decided.outcome is not None:
+        tail = fixed_log10_p(decided.outcome, null.rate)
+    else:
+        hits = count_hits(grouped.keys, samples)
+        tail = exact.binomial_tail_log10(hits=hits, trials=len(grouped.keys), rate=null.rate)
+    return {"name": "exact binomial tail (descriptive)", "log10_p": decimal_string(tail)}
+
+
+def controls_section(
+    grouped: Replies, samples: Mapping[int, Sample], protocol: Protocol, facts: Facts
+) -> dict[str, JsonValue]:
+    """Return what shows that the audit is valid at all."""
+    accuracy = facts.control_accuracy
+    answered = sum(r.answer is not None for r in grouped.controls)
+    return {
+        "clean": {
+            "correct": count_hits(grouped.controls, samples),
+            "trials": answered,
+            "accuracy": None if accuracy is None else decimal_string(accuracy),
+            "minimum": decimal_string(protocol.min_control_accuracy),
+        },
+        "repeats": {
+            "disagreements": round(facts.disagreement * sum(r.answer is not None for r in grouped.repeats)),
+            "trials": sum(r.answer is not None for r in grouped.repeats),
+            "maximum": decimal_string(protocol.max_disagreement),
+        },
+        "missing": {
+            "keys": sum(r.answer is None for r in grouped.keys),
+            "shams": sum(r.answer is None for r in grouped.shams),
+            "controls": sum(r.answer is None for r in grouped.controls),
+            "obstruction_log10_p": decimal_string(facts.obstruction_log10_p),
+        },
+    }
+
+
+def code_section(code: randomization.CodeOutcome, protocol: Protocol) -> dict[str, JsonValue]:
+    """Return the label-code test."""
+    return {
+        "hits": code.hits,
+        "trials": code.trials,
+        "draws": code.draws,
+        "at_least_as_high": code.at_least_as_high,
+        "p_value": decimal_string(code.p_value),
+        "alpha": decimal_string(protocol.code_alpha),
+    }
