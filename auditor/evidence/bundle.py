@@ -152,6 +152,8 @@ def write_findings(
     openings = write_openings(opened.keys.openings(sorted(set(asked))), seal=opened.seal)
     results_bytes = canonical_bytes(results) + b"\n"
     _write_new(folder / paths.OPENINGS, openings)
+    if opened.keys.guard:
+        _write_new(folder / paths.GUARD, opened.keys.guard)
     _write_new(folder / paths.PROTOCOL, canonical_bytes(protocol_object(opened.seal.protocol)) + b"\n")
     _write_new(folder / paths.RESULTS, results_bytes)
     _write_new(folder / paths.OWNER_KEY, public_pem(owner_public))

@@ -360,6 +360,8 @@ class _Checker:
                 seal_sha256=sha256_hex(self._bundle.contents[paths.SEAL]),
                 transcript=self._transcript,
                 samples={index: opening.sample for index, opening in self._openings.items()},
+                guard=self._bundle.contents.get(paths.GUARD, b""),
+                data={index: opening.data for index, opening in self._openings.items()},
             )
         except (ArithmeticError, ValueError) as error:
             # The sealed numbers come from a stranger: a plan no test can be computed for is broken evidence.

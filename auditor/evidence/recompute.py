@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from auditor.canonical import Fields, JsonValue, parse_canonical_object
 from auditor.errors import EvidenceError, TranscriptError
+from auditor.evidence.opened_table import open_table
 from auditor.evidence.schedule import draw_schedule, judge_seed
 from auditor.evidence.seal import Seal, generation_problem
 from auditor.evidence.signing import fingerprint
@@ -16,7 +17,13 @@ PREAMBLE_SCHEMA = "mlaudit.preamble/1"
 
 
 def recompute_results(
-    *, seal: Seal, seal_sha256: str, transcript: Transcript, samples: Mapping[int, Sample]
+    *,
+    seal: Seal,
+    seal_sha256: str,
+    transcript: Transcript,
+    samples: Mapping[int, Sample],
+    guard: bytes = b"",
+    data: Mapping[int, bytes] | None = None,
 ) -> dict[str, JsonValue]:
     """Return the results object that follows from the seal and the raw answers.
 
@@ -25,8 +32,11 @@ def recompute_results(
         seal_sha256: digest of the seal's envelope bytes.
         transcript: the transcript, its chain already verified.
         samples: sealed metadata of at least every asked sample, already compared with the sealed root.
+        guard: bytes of ``guard.json`` where the null basis is a drawn table, else empty.
+        data: uint8 values of the same samples; needed with a guard only.
 
     Raises:
+        SealError: the guard is not the sealed one.
         TranscriptError: the transcript belongs to another seal, loosens the sealed plan, or asked in another order.
         MalformedError: the preamble has missing or unknown fields.
     """
@@ -61,6 +71,7 @@ def recompute_results(
         closed_reason=transcript.closed_reason or "interrupted",
         deviations=deviations,
         contestable=bool(generation_problem(seal)),
+        table=open_table(guard, seal=seal, data=data or {}),
     )
 
 

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from auditor.analysis import basis_of, gather_facts, label_code, pattern_rank, sort_replies
+from auditor.analysis.drawn_table import OpenedTable, find_clients
 from auditor.canonical import JsonValue
-from auditor.records import InputSpec, Protocol, Reason, Reply, Sample, SuspectId
+from auditor.records import InputSpec, NullBasis, Protocol, Reason, Reply, Sample, SuspectId
+from auditor.results.drawn_table import table_decision, table_sections
 from auditor.results.expected import expected_queries
 from auditor.results.opinion import opinion_section
 from auditor.results.sections import (
@@ -34,6 +36,7 @@ def analyse(
     closed_reason: str,
     deviations: Sequence[str],
     contestable: bool = False,
+    table: OpenedTable | None = None,
 ) -> dict[str, JsonValue]:
     """Return the whole results object; see auditor.analysis for the guarantee.
 
@@ -49,12 +52,22 @@ def analyse(
         closed_reason: how the transcript ended.
         deviations: departures from the sealed plan, for the report.
         contestable: True when nobody can re-derive the key set.
+        table: the opened guard, where the null basis is a drawn table.
+
+    Raises:
+        ValueError: the null basis is a drawn table and none was opened.
     """
     basis = basis_of(protocol, spec)
     grouped = sort_replies(replies)
     levels = basis.levels(alpha)
     null = basis.measure_null(grouped, samples, levels)
     decided = basis.decide(grouped, samples, null, levels)
+    found = None
+    if protocol.null_basis is NullBasis.DRAWN_TABLE:
+        if table is None:
+            raise ValueError("a drawn table can only be tested when it is opened")
+        found = find_clients(grouped, table, protocol, levels)
+        decided = table_decision(found, complete=len(grouped.keys) == protocol.n_keys)
     code = label_code(grouped, samples, spec, protocol)
     rank = pattern_rank(grouped, samples, protocol)
     facts = gather_facts(
@@ -90,4 +103,5 @@ def analyse(
         "expected_queries": expected_queries(basis, null_rate=null.rate, levels=levels, max_keys=max_keys),
         "opinion": opinion_section(status_of(reason), decided, grouped, samples, protocol),
         "deviations": list(deviations),
+        **table_sections(found, levels, protocol, alpha=alpha),
     }
