@@ -10,6 +10,7 @@ from auditor import __version__
 from auditor.cli.attack import attack
 from auditor.cli.check import check
 from auditor.cli.demo import demo
+from auditor.cli.guard import guard
 from auditor.cli.keys import keys
 from auditor.cli.plan import plan
 from auditor.cli.report import report
@@ -64,6 +65,6 @@ def _options(
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 
 
-for _command in (demo, train, seal, serve, attack, verify, check, stamp, plan, report):
+for _command in (demo, train, seal, guard, serve, attack, verify, check, stamp, plan, report):
     app.command(_command.__name__)(_command)
 app.add_typer(keys, name="keys")

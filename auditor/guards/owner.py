@@ -74,6 +74,7 @@ class CommittedGuard:
     carriers: Carriers
     data: str
     """Name of the data set."""
+    n_repeats: int
     envelope: bytes
     """Bytes of ``k.commit.json``."""
 
@@ -164,6 +165,7 @@ def commit_guard(
         measured=measured,
         carriers=carriers,
         data=dataset.name,
+        n_repeats=sizes.n_repeats,
         envelope=sign_commitment(commitment, key),
     )
 
@@ -174,7 +176,6 @@ def seal_guard(
     committed: CommittedGuard,
     model: LoadedModel,
     dataset: Dataset,
-    sizes: GuardSizes,
     key: SigningKey,
     sealed_at: str,
     source: RandomnessSource = RandomnessSource.NONE,
@@ -194,6 +195,8 @@ def seal_guard(
         raise UsageError(str(error)) from error
     guard = draw_guard(committed.measured, secret)
     guard_bytes = pack_guard(guard)
+    probes, controls = (len(committed.carriers.rows(kind)) for kind in (SampleKind.KEY, SampleKind.CONTROL))
+    sizes = GuardSizes(n_probes=probes, n_controls=controls, n_repeats=committed.n_repeats)
     samples, inputs = guard_samples(committed.carriers, guard.reference)
     record = measure(guard, model=model, dataset=dataset)
     plain = _generator(guard, committed.data)
