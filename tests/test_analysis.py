@@ -178,6 +178,22 @@ def test_level_of_the_whole_procedure_on_innocent_suspects(rate):
     assert stats.binomtest(claims, n_audits, protocol.alpha, alternative="greater").pvalue > 1e-3
 
 
+def test_foreign_patterns_in_the_keys_place_are_never_claimed_on_a_copy():
+    placebo = run(a_protocol(), marked)["placebo"]
+    assert (placebo["draws"], placebo["claims"]) == (40, 0)
+    # Five hits at the null rate in force: what one pattern could have reached at most.
+    assert float(placebo["reach_log10_e"]) == pytest.approx(5 * log10(1 / 0.07), abs=1)
+    assert placebo["rank_p_value"] is None
+
+
+def test_a_pattern_that_verifies_by_itself_is_counted():
+    # One foreign pattern of two answers the label always; it alone would have been claimed in the key's place.
+    protocol = a_protocol(n_shams=200, n_sham_patterns=2, alpha=0.05, null_floor=0.2)
+    first = {s.index for s in samples_of(protocol).values() if s.pattern == 0}
+    placebo = run(protocol, lambda s, r: NEW_LABEL if s.index in first else marked(s, r))["placebo"]
+    assert (placebo["draws"], placebo["claims"]) == (2, 1)
+
+
 def test_a_protocol_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         a_protocol().alpha = 0.5

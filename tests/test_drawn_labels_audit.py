@@ -134,6 +134,24 @@ class TestResults:
         assert 0.9 < float(found["forecast"]["power"]) < 1
 
 
+class TestPlacebo:
+    def test_label_draws_after_the_examination_are_not_claimed_even_on_a_copy(self):
+        found = results_of(drawn_protocol(), stolen)
+        placebo = found["placebo"]
+        assert placebo["draws"] == 9_999
+        assert placebo["claims"] <= placebo["most_expected"]
+        assert placebo["rank_p_value"] is None
+        assert found["opinion"]["empirical"]["audits"] == 9_999
+        assert found["opinion"]["limited_by"] == "error rate"
+
+    def test_the_rank_is_a_p_value_where_nothing_stopped_because_of_the_labels(self):
+        found = results_of(drawn_protocol(design=Design.FIXED), stolen, closed_reason="exhausted")
+        assert float(found["placebo"]["rank_p_value"]) == 1 / 10_000
+
+    def test_nothing_asked_nothing_drawn_again(self):
+        assert results_of(drawn_protocol(), stolen, asked=0, closed_reason="underpowered")["placebo"] is None
+
+
 class TestPlan:
     def test_two_classes_are_refused(self):
         two = replace(SPEC, classes=("a", "b"))

@@ -7,6 +7,7 @@ from math import log10
 
 from auditor.records import Design, InputSpec, Protocol, Reply, Sample, SampleKind
 from auditor.stats import exact, randomization, sequential
+from auditor.stats.placebo import PlaceboOutcome
 from auditor.verdict import Facts
 
 
@@ -74,6 +75,19 @@ def sort_replies(replies: Sequence[Reply]) -> Replies:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placebo:
+    """The sealed test run again on keys that were never drawn, with this suspect's recorded answers."""
+
+    what: str
+    """What was put in the place of the sealed draw."""
+    outcome: PlaceboOutcome
+    exact_rank: bool
+    """Whether the rank among the placebo draws is an exact p-value; see :mod:`auditor.stats.placebo_labels`."""
+    reach_log10_e: float | None = None
+    """Largest log10 e-value that one placebo draw could have reached; None where it is as large as for the keys."""
+
+
 class Basis(ABC):
     """One source of randomness that a null rate can rest on; holds the sealed protocol and the task.
 
@@ -131,6 +145,10 @@ class Basis(ABC):
             futile=outcome.decision is sequential.Decision.FUTILE,
             outcome=outcome,
         )
+
+    def placebo(self, grouped: Replies, samples: Mapping[int, Sample], null: Null, levels: Levels) -> Placebo | None:
+        """Return the test run again on placebo draws; None where nothing was asked that could be drawn again."""
+        return None
 
     def operating(self, *, rate: float, null_rate: float, levels: Levels, cap: int) -> sequential.Operating:
         """Return what the sealed sequential rule does on a suspect that hits this share of all keys.

@@ -8,12 +8,14 @@ meaning here. What counts as a hit, a miss and nothing is said in :mod:`auditor.
 ``p_min`` mean in :mod:`auditor.stats.drawn_labels`.
 """
 
+import hashlib
 from collections.abc import Mapping
 
-from auditor.analysis.base import Basis, Levels, Null, Replies, is_hit
-from auditor.records import Sample
+from auditor.analysis.base import Basis, Levels, Null, Placebo, Replies, count_hits, is_hit
+from auditor.records import Design, Protocol, Sample
 from auditor.stats import deviating
 from auditor.stats.drawn_labels import drawn_rate, innocent_rate
+from auditor.stats.placebo_labels import placebo_labels
 
 
 class DrawnLabels(Basis):
@@ -54,3 +56,28 @@ class DrawnLabels(Basis):
     def futility_rate(self, null_rate: float) -> float:
         """Return 1/(C−1), but at most half of ``p_min``."""
         return innocent_rate(null_rate, self.protocol.p_min)
+
+    def placebo(self, grouped: Replies, samples: Mapping[int, Sample], null: Null, levels: Levels) -> Placebo | None:
+        """Draw every asked key's label again; the answers, and when they ended, stay what they were."""
+        if not grouped.keys:
+            return None
+        protocol = self.protocol
+        outcome = placebo_labels(
+            answers=[None if reply.answer is None else reply.answer.label for reply in grouped.keys],
+            natural=[samples[reply.probe.index].natural for reply in grouped.keys],
+            n_classes=len(self.spec.classes),
+            alpha=levels.test,
+            p_min=protocol.p_min,
+            futility=protocol.futility,
+            futility_rate=self.futility_rate(null.rate),
+            fixed=protocol.design is Design.FIXED,
+            own_hits=count_hits(grouped.keys, samples),
+            seed=placebo_seed(protocol),
+        )
+        what = "labels drawn again after the examination, with the suspect's recorded answers"
+        return Placebo(what=what, outcome=outcome, exact_rank=protocol.design is Design.FIXED)
+
+
+def placebo_seed(protocol: Protocol) -> bytes:
+    """Return the seed of the placebo draws, which follows from the seal so that everybody draws the same."""
+    return hashlib.sha256(b"auditor/1 placebo labels\x00" + bytes.fromhex(protocol.order_seed)).digest()

@@ -6,11 +6,15 @@ level. The level is split: ``null_share`` of it pays for the upper confidence bo
 e-process at that bound, so the two add up to it (docs/adr/0001).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import log
 
-from auditor.analysis.base import Basis, Levels, Null, Replies, is_hit
-from auditor.records import Sample
-from auditor.stats import exact
+import numpy as np
+
+from auditor.analysis.base import Basis, Decided, Levels, Null, Placebo, Replies, is_hit
+from auditor.records import Reply, Sample
+from auditor.stats import exact, sequential
+from auditor.stats.placebo import summarise
 
 
 class ShamBound(Basis):
@@ -51,3 +55,38 @@ class ShamBound(Basis):
     def futility_rate(self, null_rate: float) -> float:
         """Return the null rate itself."""
         return null_rate
+
+    def placebo(self, grouped: Replies, samples: Mapping[int, Sample], null: Null, levels: Levels) -> Placebo | None:
+        """Run the test on each foreign pattern as if it were the owner's, at the null rate that the others give.
+
+        A foreign pattern carries only as many samples as the plan gave it, so that one alone may be unable to reach
+        the threshold; ``reach_log10_e`` says how far it could have come at the null rate in force.
+        """
+        by_pattern: dict[int, list[Reply]] = {}
+        for reply in grouped.shams:
+            by_pattern.setdefault(samples[reply.probe.index].pattern, []).append(reply)
+        if len(by_pattern) < 2 or not grouped.keys:
+            return None
+        tests = [self._as_key(pattern, by_pattern, samples, levels) for pattern in sorted(by_pattern)]
+        each = min(map(len, by_pattern.values()))
+        own = Replies(keys=grouped.keys[:each], shams=grouped.shams, controls=(), repeats=())
+        outcome = summarise(
+            own_evidence=_evidence(self.decide(own, samples, null, levels)),
+            claims=np.asarray([test.rejected for test in tests], dtype=np.bool_),
+            evidence=np.asarray([_evidence(test) for test in tests]),
+            alpha=levels.test,
+        )
+        reach = float(sequential.log_e(each, each, null.rate)) / log(10) if null.rate < 1 else 0.0
+        what = f"foreign patterns in the place of the owner's, {each} samples each"
+        return Placebo(what=what, outcome=outcome, exact_rank=False, reach_log10_e=reach)
+
+    def _as_key(
+        self, pattern: int, by_pattern: Mapping[int, Sequence[Reply]], samples: Mapping[int, Sample], levels: Levels
+    ) -> Decided:
+        others = tuple(reply for j, replies in by_pattern.items() if j != pattern for reply in replies)
+        swapped = Replies(keys=tuple(by_pattern[pattern]), shams=others, controls=(), repeats=())
+        return self.decide(swapped, samples, self.measure_null(swapped, samples, levels), levels)
+
+
+def _evidence(decided: Decided) -> float:
+    return 0.0 if decided.outcome is None else decided.outcome.log10_e_max

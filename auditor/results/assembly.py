@@ -8,13 +8,14 @@ from auditor.canonical import JsonValue
 from auditor.records import InputSpec, NullBasis, Protocol, Reason, Reply, Sample, SuspectId
 from auditor.results.drawn_table import table_decision, table_sections
 from auditor.results.expected import expected_queries
-from auditor.results.opinion import opinion_section
+from auditor.results.opinion import empirical_rate, opinion_section
 from auditor.results.sections import (
     code_section,
     controls_section,
     detection_section,
     fixed_section,
     null_section,
+    placebo_section,
     queries_section,
     test_section,
 )
@@ -68,6 +69,7 @@ def analyse(
             raise ValueError("a drawn table can only be tested when it is opened")
         found = find_clients(grouped, table, protocol, levels)
         decided = table_decision(found, complete=len(grouped.keys) == protocol.n_keys)
+    placebo = basis.placebo(grouped, samples, null, levels)
     code = label_code(grouped, samples, spec, protocol)
     rank = pattern_rank(grouped, samples, protocol)
     facts = gather_facts(
@@ -101,7 +103,10 @@ def analyse(
         "controls": controls_section(grouped, samples, protocol, facts),
         "label_code": None if code is None else code_section(code, protocol),
         "expected_queries": expected_queries(basis, null_rate=null.rate, levels=levels, max_keys=max_keys),
-        "opinion": opinion_section(status_of(reason), decided, grouped, samples, protocol),
+        "placebo": placebo_section(placebo),
+        "opinion": opinion_section(
+            status_of(reason), decided, protocol, empirical=empirical_rate(grouped, samples, protocol, placebo)
+        ),
         "deviations": list(deviations),
         **table_sections(found, levels, protocol, alpha=alpha),
     }

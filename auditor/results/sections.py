@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from math import inf, log10
 
-from auditor.analysis import Decided, Levels, Null, Replies, count_hits, fixed_log10_p
+from auditor.analysis import Decided, Levels, Null, Placebo, Replies, count_hits, fixed_log10_p
 from auditor.canonical import JsonValue, decimal_string
 from auditor.records import Design, NullBasis, Protocol, Reason, Sample
 from auditor.results.numbers import LOG10_2, log10_sum, power_of_ten
@@ -196,4 +196,26 @@ def code_section(code: randomization.CodeOutcome, protocol: Protocol) -> dict[st
         "at_least_as_high": code.at_least_as_high,
         "p_value": decimal_string(code.p_value),
         "alpha": decimal_string(protocol.code_alpha),
+    }
+
+
+def placebo_section(placebo: Placebo | None) -> JsonValue:
+    """Return how often the sealed test claims on placebo draws; None where nothing was asked."""
+    if placebo is None:
+        return None
+    found = placebo.outcome
+    return {
+        "what": placebo.what,
+        "draws": found.draws,
+        "claims": found.claims,
+        "alpha": decimal_string(found.alpha),
+        "most_expected": found.most_expected,
+        "interval": {
+            "low": decimal_string(found.interval.low),
+            "high": decimal_string(found.interval.high),
+            "confidence": decimal_string(found.interval.confidence),
+            "method": "Clopper-Pearson",
+        },
+        "reach_log10_e": None if placebo.reach_log10_e is None else decimal_string(placebo.reach_log10_e),
+        "rank_p_value": decimal_string(found.p_value) if placebo.exact_rank else None,
     }

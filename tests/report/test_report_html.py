@@ -219,7 +219,9 @@ def test_the_whole_scale_is_printed_and_the_applying_band_marked(name):
     for band in BANDS:
         assert band.words in page
     marked = re.findall(r'<tr class="applies"><th scope="row">(.*?)</th>', page)
-    assert marked == (["10 to 100"] if name == "supported" else [])
+    # 40 foreign patterns, or 9,999 label draws, without a claim bound the error rate.
+    expected = {"supported": ["10 to 100"], "drawn-supported": ["1,000 to 10,000"]}
+    assert marked == expected.get(name, [])
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -311,6 +313,13 @@ def test_a_report_on_drawn_labels_speaks_of_the_draw_and_of_no_pattern(name):
     for word in ("foreign pattern", "secret pattern", "sham sample", "Upper bound from shams"):
         assert word not in text
     assert "foreign patterns" in _Page(_rendered("supported")).text
+
+
+@pytest.mark.parametrize("name", ["supported", "not-supported", "drawn-supported", "drawn-fixed"])
+def test_every_report_prints_its_placebo_keys(name):
+    placebo, text = samples.results_of(name)["placebo"], _Page(_rendered(name)).text
+    assert "Placebo keys" in text
+    assert f"{placebo['claims']} of {placebo['draws']:,}" in text
 
 
 def test_no_model_based_tail_is_printed_below_its_meaning():
