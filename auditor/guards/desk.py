@@ -30,11 +30,11 @@ class QueryLog:
     """Keeps time, client and SHA-256 of every query, one canonical line each; no query can be read from it."""
 
     def __init__(self, path: Path, *, clock: Callable[[], datetime] = present_time) -> None:
+        self._path = path
         self._clock = clock
         self._lock = threading.Lock()
         try:
             path.touch(mode=0o600)
-            self._file = path.open("ab")
         except OSError as error:
             raise UsageError(f"{path.name}: the query log cannot be written ({type(error).__name__})") from error
 
@@ -45,9 +45,9 @@ class QueryLog:
             canonical_bytes({"at": at, "client": client, "query_sha256": hashlib.sha256(image.tobytes()).hexdigest()})
             for image in inputs
         ]
-        with self._lock:
-            self._file.write(b"\n".join(lines) + b"\n")
-            self._file.flush()
+        # Opened for every batch, so that a log that is rotated away goes on in a new file.
+        with self._lock, self._path.open("ab") as file:
+            file.write(b"\n".join(lines) + b"\n")
 
 
 class GuardDesk:

@@ -37,7 +37,7 @@ def figure(tree: Tree) -> tuple[bytes, str, str]:
     if not tree.has("/table"):
         return (
             plots.table_law_figure(counts=(), low=0.0, high=1.0, statistic=0.0),
-            "empty figure",
+            "An empty figure.",
             "No probe was asked.",
         )
     base = "/table/redraws"
