@@ -206,9 +206,8 @@ def blocks(shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
 
 def pooled(inputs: Inputs, matrix: npt.NDArray[np.float32]) -> Floats:
     """Return the exact sums of pixels over blocks, shape (n, blocks), whole numbers."""
-    largest = 255 * float(matrix.sum(axis=0).max())
     # Sums of whole numbers are exact in single precision, in any order, while they stay below 2**24.
-    kind = np.float32 if largest < _EXACT_FLOAT32 else np.float64
+    kind = np.float32 if 255 * len(matrix) < _EXACT_FLOAT32 else np.float64
     flat = inputs.reshape(len(inputs), -1).astype(kind)
     return np.asarray(flat @ matrix.astype(kind, copy=False), dtype=np.float64)
 

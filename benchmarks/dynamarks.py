@@ -27,7 +27,7 @@ CLIENTS = tuple(f"client-{i:02d}" for i in range(10))
 OWN, OTHER = CLIENTS[0], CLIENTS[1]
 BUDGET, EPOCHS, BATCH, RATE = 15_000, 4, 256, 0.2
 N_PROBES, N_MIXTURES, N_AMBIGUOUS = 1_000, 20_000, 5_000
-REDRAWS, FRESH_KEYS = 9_999, 150
+REDRAWS, FRESH_KEYS, MANY_KEYS = 9_999, 150, 20_000
 
 
 class World:
@@ -458,6 +458,32 @@ def measure_dawn(world: World) -> dict[str, Any]:
     return found
 
 
+def measure_level(world: World) -> dict[str, Any]:
+    """Return how often fresh keys reject on the independent model, by the law found from many re-drawn tables."""
+    import secrets
+
+    from auditor.guard_keys import draw_table, probe_cells
+    from auditor.stats.keyed_cells import cell_table, probability_scores, redraw_values
+
+    scores = probabilities(world.independent(0), world.probes)
+    table = cell_table(
+        scores=probability_scores(suspect=scores, reference=world.reference),
+        cells=probe_cells(world.guard_keys(), world.probes, world.reference),
+        labels=world.reference.argmax(axis=1),
+    )
+    law = np.sort(redraw_values(table, seed=secrets.token_bytes(32), draws=400_000))
+    rows = np.arange(len(table.cells))
+    own = np.array(
+        [
+            table.scores[rows, table.columns(draw_table(secrets.token_bytes(32), n_classes=10, bits=1).targets)].sum()
+            for _ in range(MANY_KEYS)
+        ]
+    )
+    p_values = (1 + len(law) - np.searchsorted(law, own - 1e-9)) / (len(law) + 1)
+    rejected = {f"{level:g}": float((p_values <= level).mean()) for level in (0.1, 0.05, 0.01, 0.001)}
+    return {"keys": MANY_KEYS, "rejected": rejected}
+
+
 def run(seeds: list[int], names: list[str] | None) -> None:
     import torch
 
@@ -465,13 +491,13 @@ def run(seeds: list[int], names: list[str] | None) -> None:
     done = {(line["seed"], line["name"]) for line in read_trials()}
     for seed in seeds:
         world: World | None = None
-        wanted = ["owner", *SUSPECT_NAMES, "coswm", "dawn"]
+        wanted = ["owner", *SUSPECT_NAMES, "coswm", "dawn", "level"]
         for name in wanted:
             if (seed, name) in done or (names and name not in names):
                 continue
             world = world or World(seed)
             started_s = time.monotonic()
-            special = {"owner": measure_owner, "coswm": measure_coswm, "dawn": measure_dawn}
+            special = {"owner": measure_owner, "coswm": measure_coswm, "dawn": measure_dawn, "level": measure_level}
             measure_one = special.get(name, lambda w, name=name: measure(w, name, suspects(w)[name]()))
             measured = measure_one(world)
             line = {

@@ -259,3 +259,36 @@ def test_loaded_models_are_left_as_they_were(world: Path) -> None:
     assert (
         found.description.weights_sha256 == json.loads((world / "g" / "guard.record.json").read_text())["model_sha256"]
     )
+
+
+def test_the_middleware_example_guards_a_service_it_knows_nothing_about(world: Path) -> None:
+    import importlib.util
+
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    file = Path(__file__).parent.parent / "examples" / "guarded_asgi.py"
+    spec = importlib.util.spec_from_file_location("guarded_asgi", file)
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    network = load_model(world / "model").network
+
+    async def answer(request: Request) -> JSONResponse:
+        inputs = np.array((await request.json())["inputs"], dtype=np.uint8)
+        return JSONResponse({"probabilities": predict(network, inputs).astype(float).tolist()})
+
+    plain = Starlette(routes=[Route("/predict", answer, methods=["POST"])])
+    inputs = datasets.load("digits").test.inputs[:10]
+    with web.running(example.GuardMiddleware(plain, keyset=world / "g" / "k.npz")) as url:
+        body = {"inputs": inputs.tolist()}
+        told = requests.post(f"{url}/predict", json=body, headers={"X-Client-Id": "carol"}, timeout=30)
+        refused = requests.post(f"{url}/predict", json=body, headers={"X-Client-Id": "mallory"}, timeout=30)
+    clean = predict(network, inputs).astype(float)
+    expected = Guard.open(world / "g" / "k.npz", client_id="carol")(clean, inputs)
+    assert np.allclose(told.json()["probabilities"], expected)
+    assert not np.allclose(told.json()["probabilities"], clean)
+    assert refused.status_code == 403
