@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from auditor.stats.redraw import MonteCarloOutcome, table_redraw
 from auditor.stats.table_law import TableTail, hoeffding_log10_p, table_tail
@@ -89,7 +88,7 @@ def probability_scores(*, suspect: Floats, reference: Floats) -> Floats:
         raise ValueError("scores must be numbers")
     n, m = reference.shape
     others = ~(np.arange(m) == np.argmax(reference, axis=1)[:, None])
-    ranks = [stats.rankdata(table[others].reshape(n, m - 1), axis=1) for table in (suspect, reference)]
+    ranks = [_average_ranks(table[others].reshape(n, m - 1)) for table in (suspect, reference)]
     return np.asarray((ranks[0] - ranks[1]) / (m - 1))
 
 
@@ -189,3 +188,13 @@ def sign_log10_p(*, drops: Floats, cells: Integers, labels: Integers, signs: Seq
         return 0.0
     statistic = float(np.dot(magnitudes, drawn))
     return hoeffding_log10_p(statistic=statistic, magnitudes=magnitudes)
+
+
+def _average_ranks(table: Floats) -> Floats:
+    # Not scipy.stats, which cannot be imported where torch is blocked.
+    ranks = np.empty(table.shape)
+    for number, row in enumerate(table):
+        ordered = np.sort(row)
+        below, up_to = np.searchsorted(ordered, row, side="left"), np.searchsorted(ordered, row, side="right")
+        ranks[number] = (below + up_to + 1) / 2.0
+    return ranks

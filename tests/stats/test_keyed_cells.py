@@ -27,6 +27,16 @@ def test_rank_scores_by_hand() -> None:
     assert probability_scores(suspect=suspect, reference=reference) == pytest.approx(np.array([[1 / 3, -2 / 3, 1 / 3]]))
 
 
+def test_ranks_are_those_of_a_stock_library() -> None:
+    generator = np.random.default_rng(9)
+    reference = distributions(40, 6, 2)
+    suspect = np.round(distributions(40, 6, 3), 1)
+    suspect[generator.random((40, 6)) < 0.3] = -math.inf
+    others = ~(np.arange(6) == reference.argmax(axis=1)[:, None])
+    expected = [stats.rankdata(table[others].reshape(40, 5), axis=1) for table in (suspect, reference)]
+    assert probability_scores(suspect=suspect, reference=reference) == pytest.approx((expected[0] - expected[1]) / 5)
+
+
 def test_hidden_classes_are_tied_last() -> None:
     reference = np.array([[0.7, 0.1, 0.15, 0.05]])
     suspect = np.array([[0.6, -math.inf, 0.4, -math.inf]])
