@@ -37,7 +37,7 @@ MEASURED_SETTING = "measured_sha256"
 MICRO = 1_000_000
 """Reference probabilities are kept in millionths."""
 MIN_CLASSES = 3
-MAX_CLIENTS = 10_000
+MAX_CLIENTS = 1_000
 MAX_BITS = 4
 MAX_ID = 200
 _EXACT_FLOAT32 = 1 << 24
