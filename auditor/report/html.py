@@ -47,6 +47,8 @@ def render_html(given: ReportInput) -> bytes:
     words = wording.outcome_wording(outcome.status, view.figures(tree, outcome, powers))
     drawn, table = drawn_labels.applies(tree), drawn_table.applies(tree)
     worded = drawn_table if table else drawn_labels
+    if table:
+        words = drawn_table.reworded(words, tree, outcome.status)
     page = _environment().get_template(TEMPLATE)
     text = page.render(
         generator=generator(),

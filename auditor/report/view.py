@@ -178,7 +178,8 @@ def counts(tree: Tree) -> tuple[Row, ...]:
         Row(label="Cells whose target leads" if drawn_table.applies(tree) else "Hits among key samples",
             pointer="/detection",
             value=f"{tree.integer('/detection/hits')} of {tree.integer('/detection/trials')}"),
-        Row(label="Hit rate", pointer="/detection/rate", value=NOT_MEASURED if detection is None else rate(detection)),
+        Row(label="Share of them" if drawn_table.applies(tree) else "Hit rate", pointer="/detection/rate",
+            value=NOT_MEASURED if detection is None else rate(detection)),
     ]  # fmt: skip
     if tree.has("/detection/interval"):
         low, high = tree.number("/detection/interval/low"), tree.number("/detection/interval/high")
