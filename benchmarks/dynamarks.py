@@ -27,7 +27,8 @@ CLIENTS = tuple(f"client-{i:02d}" for i in range(10))
 OWN, OTHER = CLIENTS[0], CLIENTS[1]
 BUDGET, EPOCHS, BATCH, RATE = 15_000, 4, 256, 0.2
 N_PROBES, N_MIXTURES, N_AMBIGUOUS = 1_000, 20_000, 5_000
-REDRAWS, FRESH_KEYS, MANY_KEYS = 9_999, 150, 20_000
+REDRAWS, FRESH_KEYS, MANY_KEYS, MANY_REDRAWS = 9_999, 150, 100_000, 400_000
+LEVELS = (0.5, 0.1, 0.05, 0.01, 0.001)
 
 
 class World:
@@ -218,22 +219,32 @@ def audit_all_clients(world: World, scores: Any, ambiguous: Any, *, bits: int = 
     return found
 
 
-def fresh_keys(world: World, scores: Any) -> dict[str, Any]:
-    """Return Monte Carlo and exact-law p-values of one fixed suspect under fresh keys."""
-    import secrets
+def null_table(world: World, scores: Any) -> Any:
+    """Return the table of one suspect's scores, computed without any key."""
+    from auditor.guard_keys import probe_cells
+    from auditor.stats.keyed_cells import cell_table, probability_scores
 
-    from auditor.guard_keys import draw_table, probe_cells
-    from auditor.stats.keyed_cells import cell_table, probability_scores, table_test
-
-    keys = world.guard_keys()
-    table = cell_table(
+    return cell_table(
         scores=probability_scores(suspect=scores, reference=world.reference),
-        cells=probe_cells(keys, world.probes, world.reference),
+        cells=probe_cells(world.guard_keys(), world.probes, world.reference),
         labels=world.reference.argmax(axis=1),
     )
+
+
+def fresh_keys(world: World, scores: Any) -> dict[str, Any]:
+    """Return Monte Carlo and exact-law p-values of one fixed suspect under fresh keys, each with its own re-draws."""
+    import secrets
+
+    from auditor.guard_keys import draw_table
+    from auditor.stats.keyed_cells import table_test
+
+    table = null_table(world, scores)
     tests = [
         table_test(
-            table, targets=draw_table(secrets.token_bytes(32), n_classes=10, bits=1).targets, seed=bytes(32), draws=999
+            table,
+            targets=draw_table(secrets.token_bytes(32), n_classes=10, bits=1).targets,
+            seed=secrets.token_bytes(32),
+            draws=999,
         )
         for _ in range(FRESH_KEYS)
     ]
@@ -458,30 +469,57 @@ def measure_dawn(world: World) -> dict[str, Any]:
     return found
 
 
-def measure_level(world: World) -> dict[str, Any]:
-    """Return how often fresh keys reject on the independent model, by the law found from many re-drawn tables."""
+def measure_levels(world: World) -> dict[str, Any]:
+    """Return, for each unmarked suspect, fresh tests and how often very many fresh keys reject."""
+    suspects_of_seed = {"independent": world.independent(0), "unguarded": suspects(world)["unguarded"]()}
+    found = {}
+    for name, model in suspects_of_seed.items():
+        scores = probabilities(model, world.probes)
+        found[name] = {"fresh_keys": fresh_keys(world, scores), "many_keys": many_keys(null_table(world, scores))}
+    return found
+
+
+def many_keys(table: Any) -> dict[str, Any]:
+    """Return rejections of one suspect under fresh keys, by the reported law and by independent re-drawn tables.
+
+    The reported p-value falls with the statistic, so that its rejections are counted by bisection in the sorted list.
+    """
     import secrets
 
-    from auditor.guard_keys import draw_table, probe_cells
-    from auditor.stats.keyed_cells import cell_table, probability_scores, redraw_values
+    from auditor.guard_keys import draw_table
+    from auditor.stats.keyed_cells import redraw_values
+    from auditor.stats.table_law import table_tail
 
-    scores = probabilities(world.independent(0), world.probes)
-    table = cell_table(
-        scores=probability_scores(suspect=scores, reference=world.reference),
-        cells=probe_cells(world.guard_keys(), world.probes, world.reference),
-        labels=world.reference.argmax(axis=1),
-    )
-    law = np.sort(redraw_values(table, seed=secrets.token_bytes(32), draws=400_000))
     rows = np.arange(len(table.cells))
-    own = np.array(
+    drawn = np.array(
         [
-            table.scores[rows, table.columns(draw_table(secrets.token_bytes(32), n_classes=10, bits=1).targets)].sum()
+            table.columns(draw_table(secrets.token_bytes(32), n_classes=10, bits=1).targets)
             for _ in range(MANY_KEYS)
         ]
-    )
-    p_values = (1 + len(law) - np.searchsorted(law, own - 1e-9)) / (len(law) + 1)
-    rejected = {f"{level:g}": float((p_values <= level).mean()) for level in (0.1, 0.05, 0.01, 0.001)}
-    return {"keys": MANY_KEYS, "rejected": rejected}
+    )  # fmt: skip
+    own = table.scores[rows, drawn].sum(axis=1)
+    order = np.argsort(-own)
+    redrawn = np.sort(redraw_values(table, seed=secrets.token_bytes(32), draws=MANY_REDRAWS))
+
+    def law(rank: int) -> float:
+        return table_tail(scores=table.scores, targets=drawn[order[rank]].tolist()).log10_p_upper
+
+    rejected = {}
+    for level in LEVELS:
+        low, high = 0, MANY_KEYS
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if law(middle) <= np.log10(level) + 1e-12 else (low, middle)
+        rejected[f"{level:g}"] = low
+    ranks = [int(level * MANY_KEYS) for level in LEVELS]
+    return {
+        "keys": MANY_KEYS,
+        "rejected": rejected,
+        "redraws": MANY_REDRAWS,
+        "law_over_redraws": [
+            round(10 ** law(r) * MANY_REDRAWS / (redrawn >= own[order[r]] - 1e-9).sum(), 4) for r in ranks
+        ],
+    }
 
 
 def run(seeds: list[int], names: list[str] | None) -> None:
@@ -491,13 +529,13 @@ def run(seeds: list[int], names: list[str] | None) -> None:
     done = {(line["seed"], line["name"]) for line in read_trials()}
     for seed in seeds:
         world: World | None = None
-        wanted = ["owner", *SUSPECT_NAMES, "coswm", "dawn", "level"]
+        wanted = ["owner", *SUSPECT_NAMES, "coswm", "dawn", "levels"]
         for name in wanted:
             if (seed, name) in done or (names and name not in names):
                 continue
             world = world or World(seed)
             started_s = time.monotonic()
-            special = {"owner": measure_owner, "coswm": measure_coswm, "dawn": measure_dawn, "level": measure_level}
+            special = {"owner": measure_owner, "coswm": measure_coswm, "dawn": measure_dawn, "levels": measure_levels}
             measure_one = special.get(name, lambda w, name=name: measure(w, name, suspects(w)[name]()))
             measured = measure_one(world)
             line = {
