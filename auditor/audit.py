@@ -227,7 +227,12 @@ def _write_results(
     transcript = read_transcript((folder / "transcript.jsonl").read_bytes())
     samples = {sample.index: sample for sample in opened.keys.samples}
     results = recompute_results(
-        seal=opened.seal, seal_sha256=sha256_hex(opened.envelope), transcript=transcript, samples=samples
+        seal=opened.seal,
+        seal_sha256=sha256_hex(opened.envelope),
+        transcript=transcript,
+        samples=samples,
+        guard=opened.keys.guard,
+        data={index: opened.keys.data(index) for index in samples} if opened.keys.guard else None,
     )
     # Whatever the transcript says was asked is opened: Ctrl-C may strike between its request line and our memory.
     issued = issued_replies(transcript, planned_probes(opened.seal, transcript), max_keys=plan.max_keys)

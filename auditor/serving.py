@@ -5,8 +5,9 @@
 - ``POST /v1/predict``: ``{"answers": [{"label": 3}, …]}`` for ``{"inputs": …}``, one answer per input, in order
 
 Inputs are ``{"shape": [n, c, h, w], "dtype": "uint8", "data_b64": "…"}`` or nested lists of integers 0-255. Every
-error is ``{"error": "one line"}``: 400 not JSON, 408 body too slow, 413 too large, 415 not ``application/json``,
-422 wrong shape, type or value, 500 the model failed, 503 (with Retry-After) when the queue is full.
+error is ``{"error": "one line"}``: 400 not JSON, 403 not a registered client, 408 body too slow, 413 too large,
+415 not ``application/json``, 422 wrong shape, type or value, 500 the model failed, 503 (with Retry-After) when the
+queue is full.
 """
 
 import asyncio
@@ -56,6 +57,17 @@ MAX_MESSAGE = 300
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerClient:
+    """What changes the model's answers from client to client, such as a guard."""
+
+    header: str
+    """Request header that names the client."""
+    knows: Callable[[str], bool]
+    answer: Callable[[str, Outputs, Inputs], Outputs]
+    """Takes client, clean outputs and inputs; may be called from several threads."""
+
+
 class AnswerMode(StrEnum):
     """How much of its output the service reveals."""
 
@@ -80,6 +92,7 @@ class _Contract:
     max_body_bytes: int
     max_pending: int
     body_timeout_s: float
+    per_client: PerClient | None = None
 
 
 def create_app(
@@ -95,6 +108,7 @@ def create_app(
     workers: int = 1,
     max_pending: int = 64,
     body_timeout_s: float = BODY_TIMEOUT_S,
+    per_client: PerClient | None = None,
 ) -> Starlette:
     """Return the service as an ASGI application.
 
@@ -110,6 +124,7 @@ def create_app(
         workers: inferences that run at the same time.
         max_pending: requests being read, waiting or running at the same time; more are told to come back later.
         body_timeout_s: time a client has to send its body.
+        per_client: changes every answer by client; a request that names no known one is answered with 403.
 
     Raises:
         UsageError: a limit is below one, or there are fewer than two classes.
@@ -128,6 +143,7 @@ def create_app(
         max_body_bytes=max_body_bytes or _list_body_bytes(input_shape, max_batch),
         max_pending=max_pending,
         body_timeout_s=body_timeout_s,
+        per_client=per_client,
     )
     desk = _Desk(predict, contract, workers=workers)
     return Starlette(
@@ -175,6 +191,7 @@ class _Desk:
             raise HTTPException(415, "send the inputs as application/json")
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise HTTPException(415, "compressed requests are not accepted")
+        predict = _for_client(self._predict, self._contract.per_client, request)
         # Counted from the first byte of the body on, so that buffered bodies are bounded too.
         if self._pending >= self._contract.max_pending:
             raise HTTPException(503, "too many requests are waiting", headers={"Retry-After": "1"})
@@ -183,13 +200,22 @@ class _Desk:
             body = await _read_body(request, self._contract)
             # Parsing a large body takes as long as a small inference; neither may block the event loop.
             loop = asyncio.get_running_loop()
-            content = await loop.run_in_executor(self._pool, _answer, self._predict, self._contract, body)
+            content = await loop.run_in_executor(self._pool, _answer, predict, self._contract, body)
         except ClientDisconnect:
             # Nobody is left to read this response; it only keeps the disconnect out of the error log.
             return Response(status_code=400)
         finally:
             self._pending -= 1
         return Response(content, media_type="application/json")
+
+
+def _for_client(predict: Predict, per_client: PerClient | None, request: Request) -> Predict:
+    if per_client is None:
+        return predict
+    client = request.headers.get(per_client.header, "")
+    if not per_client.knows(client):
+        raise HTTPException(403, f"name a registered client in the header {per_client.header}")
+    return lambda inputs: per_client.answer(client, predict(inputs), inputs)
 
 
 async def _read_body(request: Request, contract: _Contract) -> bytes:

@@ -21,10 +21,11 @@ from auditor.analysis.base import (
     sort_replies,
 )
 from auditor.analysis.drawn_labels import DrawnLabels
+from auditor.analysis.drawn_table import DrawnTable
 from auditor.analysis.panel import PanelMember, PanelView, panel_rate, view_panel
 from auditor.analysis.randomness_checks import CODE_DRAWS, label_code, pattern_rank
 from auditor.analysis.sham_bound import ShamBound
-from auditor.records import InputSpec, NullBasis, Protocol, Sample
+from auditor.records import Design, InputSpec, NullBasis, Protocol, Sample
 
 __all__ = [
     "CODE_DRAWS",
@@ -56,6 +57,7 @@ __all__ = [
 BASES: dict[NullBasis, type[Basis]] = {
     NullBasis.SHAMS: ShamBound,
     NullBasis.DRAWN_LABELS: DrawnLabels,
+    NullBasis.DRAWN_TABLE: DrawnTable,
 }
 """The implemented bases; a seal that names another is refused."""
 
@@ -75,6 +77,8 @@ def plan_problem(protocol: Protocol, spec: InputSpec) -> str:
     """Return why a sealed plan has no test, or an empty text."""
     if protocol.null_basis not in BASES:
         return f"this version has no test for keys with a null basis of {protocol.null_basis.value}"
+    if protocol.null_basis is NullBasis.DRAWN_TABLE and (protocol.design is not Design.FIXED or len(spec.classes) < 3):
+        return "a drawn table is tested once, after all probes, and needs three classes"
     if protocol.null_basis is NullBasis.DRAWN_LABELS and len(spec.classes) < 3:
         return "with two classes the only wrong label is known to everybody; labels drawn over it show nothing"
     return ""

@@ -13,6 +13,7 @@ from auditor.cli.cosign import cosign
 from auditor.cli.custody import custody
 from auditor.cli.demo import demo
 from auditor.cli.dry_run import dry_run
+from auditor.cli.guard import guard
 from auditor.cli.keys import keys
 from auditor.cli.pack import pack
 from auditor.cli.panel import panel
@@ -78,7 +79,7 @@ def _options(
 
 
 _COMMANDS = (
-    demo, seal, serve, attack, probe, profiles, verify, check, pack, stamp, cosign, panel, plan, dry_run, report
+    demo, seal, guard, serve, attack, probe, profiles, verify, check, pack, stamp, cosign, panel, plan, dry_run, report
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.replace("_", "-"))(_command)

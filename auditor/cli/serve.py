@@ -18,6 +18,15 @@ def serve(
     ] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Most inputs per request.")] = 256,
     name: Annotated[str | None, typer.Option(help="What the service calls itself; default: the folder's name.")] = None,
+    guard: Annotated[
+        Path | None, typer.Option(help="Sealed key set of `auditor guard`: answers are marked, client by client.")
+    ] = None,
+    client_header: Annotated[
+        str, typer.Option(help="Request header that names the client; without a known one an answer is refused.")
+    ] = "X-Client-Id",
+    query_log: Annotated[
+        Path | None, typer.Option(help="File that keeps client and SHA-256 of every guarded query, one line each.")
+    ] = None,
     threads: Annotated[
         int, typer.Option(min=1, help="Requests computed at the same time, each on one CPU thread.")
     ] = 1,
@@ -50,8 +59,23 @@ def serve(
     def probabilities(inputs: Inputs) -> "serving.Outputs":
         return predict(loaded.network, inputs)
 
+    answers_of = None
+    if guard is not None:
+        from auditor.guards.desk import open_desk
+
+        desk = open_desk(
+            guard,
+            model_sha256=description.weights_sha256,
+            classes=description.classes,
+            header=client_header,
+            log=query_log,
+        )
+        answers_of = serving.PerClient(header=desk.header, knows=desk.knows, answer=desk.answer)
+    elif query_log is not None:
+        raise UsageError("--query-log keeps guarded queries; name the guard with --guard")
     app = serving.create_app(
         probabilities,
+        per_client=answers_of,
         name=shown,
         classes=description.classes,
         input_shape=description.input_shape,

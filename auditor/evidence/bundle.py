@@ -189,6 +189,8 @@ def write_findings(
         put(folder / paths.OWNER_KEY, public_pem(owner_public)),
         put(folder / paths.EXAMINER_KEY, examiner.public_pem()),
     ]
+    if opened.keys.guard:
+        new.append(put(folder / paths.GUARD, opened.keys.guard))
     if not any(new) and (folder / paths.CUSTODY).exists():
         # The log tells of these very files, and a signed report may quote it.
         return

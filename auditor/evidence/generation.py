@@ -7,6 +7,7 @@ seed · the opened seed is the one that was committed to
 carriers · the carriers lead to the committed root
 randomness · the bytes are those the seal names; a time-stamp token covers this very commitment
 pattern and labels · expected label, label code, natural labels and counts of every sample
+guard · of a served scheme: what was measured is what was committed to; projections, client keys
 keys · pixels, byte for byte
 sham patterns · pixels, byte for byte
 controls · pixels, byte for byte
@@ -25,6 +26,7 @@ from auditor.canonical import canonical_bytes, sha256_hex
 from auditor.draws import Secret
 from auditor.errors import EvidenceError, SealError
 from auditor.evidence.commitment import Carriers, Commitment, Material, committed_plan, open_commitment, unpack_material
+from auditor.evidence.guard_generation import rederive_guard
 from auditor.evidence.keyset import KeySet, OpenedKeySet
 from auditor.evidence.seal import (
     CODE_SETTING,
@@ -34,7 +36,8 @@ from auditor.evidence.seal import (
     generator_object,
     seed_commitment,
 )
-from auditor.records import Generator, Inputs, InputSpec, Sample, SampleKind
+from auditor.guard_keys import GUARD_SETTING
+from auditor.records import Generator, Inputs, InputSpec, NullBasis, Sample, SampleKind
 
 OpenKeySet = Callable[[bytes], OpenedKeySet]
 """Opens the key set that belongs to the seal whose bytes it gets."""
@@ -109,7 +112,13 @@ def rederive(keys: KeySet, seal: Seal) -> Derived:
     if root != commitment.carriers_root or len(material.carriers.items) != commitment.n_carriers:
         _fail("carriers", "they do not lead to the committed root")
     secret = Secret(keys.secret_seed, _randomness(material, seal))
-    samples, inputs = _derived(material.carriers, secret, seal)
+    if seal.protocol.null_basis is NullBasis.DRAWN_TABLE:
+        samples, inputs = rederive_guard(
+            keys.guard, commitment=commitment, secret=secret, carriers=material.carriers, spec=seal.spec,
+            model_sha256=seal.model_sha256,
+        )  # fmt: skip
+    else:
+        samples, inputs = _derived(material.carriers, secret, seal)
     _compare(keys, samples, inputs)
     derived = (
         patterns.keyset_id(secret, scheme=name),
@@ -230,7 +239,8 @@ def _commitment(material: Material, seal: Seal) -> Commitment:
         commitment = open_commitment(material.commitment)
     except EvidenceError as error:
         raise SealError(f"generation: step 'commitment': {error}") from error
-    settings = {name: value for name, value in seal.generator.settings.items() if name != CODE_SETTING}
+    drawn_later = (CODE_SETTING, GUARD_SETTING)
+    settings = {name: value for name, value in seal.generator.settings.items() if name not in drawn_later}
     generator = Generator(name=seal.generator.name, version=seal.generator.version, settings=settings)
     same = (
         commitment.owner_public_key == seal.owner_public_key

@@ -29,6 +29,7 @@ from auditor.evidence.seal import (
     spec_from_fields,
     spec_object,
 )
+from auditor.guard_keys import GUARD_SETTING
 from auditor.records import Generator, Inputs, InputSpec, Protocol, Sample, SampleKind
 
 INNER_SCHEMA = "mlaudit.keyset/1"
@@ -53,6 +54,8 @@ INNER_RULES: Mapping[str, ArrayRule] = {
     "gen": ArrayRule(descr="|u1", n_dims=1),
     "generation": ArrayRule(descr="|u1", n_dims=1),
 }
+GUARD_RULES: Mapping[str, ArrayRule] = {"guard": ArrayRule(descr="|u1", n_dims=1)}
+"""Member of served schemes only."""
 OUTER_RULES: Mapping[str, ArrayRule] = {
     "header": ArrayRule(descr="|u1", n_dims=1),
     "seal": ArrayRule(descr="|u1", n_dims=1),
@@ -79,6 +82,8 @@ class KeySet:
     """The owner's 32-byte seed; leaves this object only into the payload."""
     generation: bytes = b""
     """Carriers, commitment and randomness for the re-derivation (evidence.commitment); empty when imported."""
+    guard: bytes = b""
+    """``guard.json`` of a served scheme (guard_keys); empty for marks that a training carries."""
 
     def __post_init__(self) -> None:
         problem = _problem(self)
@@ -166,6 +171,7 @@ def pack(keys: KeySet) -> bytes:
             "secret_seed": _octets(keys.secret_seed),
             "gen": _octets(canonical_bytes(gen)),
             "generation": _octets(keys.generation),
+            **({"guard": _octets(keys.guard)} if keys.guard else {}),
         }
     )
 
@@ -176,7 +182,7 @@ def unpack(data: bytes) -> KeySet:
     Raises:
         MalformedError: the file is not a key set.
     """
-    arrays = read_npz(data, rules=INNER_RULES, what=INNER_WHAT)
+    arrays = read_npz(data, rules=INNER_RULES, what=INNER_WHAT, optional=GUARD_RULES)
     fields = Fields(_section(arrays["gen"], what=f"{INNER_WHAT}: gen"), what=f"{INNER_WHAT}: gen")
     if fields.text("schema") != INNER_SCHEMA:
         raise MalformedError(f"{INNER_WHAT}: unknown schema")
@@ -194,6 +200,7 @@ def unpack(data: bytes) -> KeySet:
             generator=generator,
             secret_seed=arrays["secret_seed"].tobytes(),
             generation=arrays["generation"].tobytes(),
+            guard=arrays["guard"].tobytes(),
         )
     except ValueError as error:
         raise MalformedError(f"{INNER_WHAT}: {error}") from error
@@ -339,6 +346,8 @@ def _match(keys: KeySet, *, payload: bytes, seal: Seal) -> None:
     generators = [canonical_bytes(generator_object(each.generator)) for each in (keys, seal)]
     if (keys.keyset_id, keys.spec) != (seal.keyset_id, seal.spec) or generators[0] != generators[1]:
         raise SealError("the key set's identity, inputs or generator contradict the seal")
+    if seal.generator.settings.get(GUARD_SETTING, "") != (sha256_hex(keys.guard) if keys.guard else ""):
+        raise SealError("the key set's guard is not the sealed one")
     problem = fit_problem(keys, seal.protocol)
     if problem:
         raise SealError(problem)

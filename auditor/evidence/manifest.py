@@ -24,6 +24,7 @@ MANIFEST = "manifest.json"
 MANIFEST_ENVELOPE = "manifest.dsse.json"
 SEAL = "seal/k.seal.json"
 OPENINGS = "openings.json"
+GUARD = "guard.json"
 PROTOCOL = "protocol.json"
 TRANSCRIPT = "transcript.jsonl"
 HEAD_ENVELOPE = "transcript.head.dsse.json"
@@ -98,6 +99,7 @@ class Place:
 PLACES: Mapping[str, Place] = {
     SEAL: Place(role=Role.SEAL, media_type="application/json"),
     OPENINGS: Place(role=Role.OPENINGS, media_type="application/json"),
+    GUARD: Place(role=Role.OPENINGS, media_type="application/json", required=False),
     PROTOCOL: Place(role=Role.PROTOCOL, media_type="application/json"),
     TRANSCRIPT: Place(role=Role.TRANSCRIPT, media_type="application/jsonl"),
     HEAD_ENVELOPE: Place(role=Role.TRANSCRIPT_HEAD, media_type="application/json"),

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from auditor.canonical import Fields, JsonValue, parse_canonical_object
 from auditor.errors import EvidenceError, TranscriptError
+from auditor.evidence.opened_table import open_table
 from auditor.evidence.panel import Panel, panel_from
 from auditor.evidence.schedule import draw_schedule, judge_seed
 from auditor.evidence.seal import Seal, generation_problem
@@ -19,7 +20,13 @@ MAX_FAMILY = 1_000_000
 
 
 def recompute_results(
-    *, seal: Seal, seal_sha256: str, transcript: Transcript, samples: Mapping[int, Sample]
+    *,
+    seal: Seal,
+    seal_sha256: str,
+    transcript: Transcript,
+    samples: Mapping[int, Sample],
+    guard: bytes = b"",
+    data: Mapping[int, bytes] | None = None,
 ) -> dict[str, JsonValue]:
     """Return the results object that follows from the seal and the raw answers.
 
@@ -28,8 +35,11 @@ def recompute_results(
         seal_sha256: digest of the seal's envelope bytes.
         transcript: the transcript, its chain already verified.
         samples: sealed metadata of at least every asked sample, already compared with the sealed root.
+        guard: bytes of ``guard.json`` where the null basis is a drawn table, else empty.
+        data: uint8 values of the same samples; needed with a guard only.
 
     Raises:
+        SealError: the guard is not the sealed one.
         TranscriptError: the transcript belongs to another seal, loosens the sealed plan, or asked in another order.
         MalformedError: the preamble has missing or unknown fields.
     """
@@ -73,6 +83,7 @@ def recompute_results(
         panel=() if panel is None else panel.members,
         family=max(declared, seal.serial),
         serial=seal.serial,
+        table=open_table(guard, seal=seal, data=data or {}),
     )
 
 

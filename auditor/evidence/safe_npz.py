@@ -71,16 +71,19 @@ def write_npz(arrays: Mapping[str, AnyArray]) -> bytes:
     return buffer.getvalue()
 
 
-def read_npz(data: bytes, *, rules: Mapping[str, ArrayRule], what: str) -> dict[str, AnyArray]:
+def read_npz(
+    data: bytes, *, rules: Mapping[str, ArrayRule], what: str, optional: Mapping[str, ArrayRule] | None = None
+) -> dict[str, AnyArray]:
     """Return the arrays of an untrusted ``.npz``: exactly the named ones, each of the stated type and dimensions.
 
     Args:
         data: the file's bytes.
         rules: name of every expected array, without ``.npy``.
         what: a name for error messages.
+        optional: arrays that may be missing; a missing one is empty.
 
     Returns:
-        Read-only arrays, in the order of ``rules``.
+        Read-only arrays, in the order of ``rules``, then of ``optional``.
 
     Raises:
         MalformedError: anything is missing, unknown, repeated, encrypted, too large, or not what its rule says.
@@ -89,15 +92,21 @@ def read_npz(data: bytes, *, rules: Mapping[str, ArrayRule], what: str) -> dict[
         raise MalformedError(f"{what}: larger than {MAX_FILE_BYTES} bytes")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = _checked_members(archive.infolist(), rules=rules, what=what)
-            contents = {name: _member_bytes(archive, members[name], what=what) for name in rules}
+            known = {**rules, **(optional or {})}
+            members = _checked_members(archive.infolist(), rules=rules, known=known, what=what)
+            contents = {name: _member_bytes(archive, members[name], what=what) for name in members}
     except _ZIP_DEFECTS as error:
         raise MalformedError(f"{what}: not a readable npz container ({type(error).__name__})") from error
-    return {name: _array(contents[name], rule, what=f"{what}: {name}") for name, rule in rules.items()}
+    return {
+        name: _array(contents[name], rule, what=f"{what}: {name}")
+        if name in contents
+        else np.zeros((0,) * rule.n_dims, dtype=rule.descr)
+        for name, rule in known.items()
+    }
 
 
 def _checked_members(
-    infos: list[zipfile.ZipInfo], *, rules: Mapping[str, ArrayRule], what: str
+    infos: list[zipfile.ZipInfo], *, rules: Mapping[str, ArrayRule], known: Mapping[str, ArrayRule], what: str
 ) -> dict[str, zipfile.ZipInfo]:
     if len(infos) > MAX_MEMBERS:
         raise MalformedError(f"{what}: more than {MAX_MEMBERS} members")
@@ -108,7 +117,7 @@ def _checked_members(
         if info.is_dir() or "/" in info.filename or "\\" in info.filename:
             raise MalformedError(f"{what}: holds a folder or a path")
         name = info.filename.removesuffix(".npy")
-        if name == info.filename or name not in rules:
+        if name == info.filename or name not in known:
             raise MalformedError(f"{what}: holds an unknown member")
         if name in found:
             raise MalformedError(f"{what}: holds the member {name!r} twice")

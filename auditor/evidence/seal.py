@@ -11,14 +11,14 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import get_type_hints
 
-from auditor import patterns
+from auditor import guard_keys, patterns
 from auditor.analysis import plan_problem
 from auditor.canonical import Fields, JsonValue, decimal_string
 from auditor.errors import MalformedError, SealError
 from auditor.evidence.signing import SigningKey, check_public_key, envelope, read_envelope, verify_envelope
 from auditor.evidence.statements import PAYLOAD_TYPE, read_statement, statement_bytes
 from auditor.evidence.times import check_utc
-from auditor.records import Generator, InputSpec, Protocol
+from auditor.records import Generator, InputSpec, NullBasis, Protocol
 
 PREDICATE_TYPE = "https://model-ownership-auditor.example/keyset-seal/v1"
 SUBJECT_NAME = "keyset.inner.npz"
@@ -95,7 +95,9 @@ def generation_problem(seal: Seal) -> str:
     """Return why nobody can re-derive the key set, or an empty text; a claim that rests on such keys is contestable."""
     if seal.generator.name == IMPORTED:
         return "the key set was imported from another tool; its generation is not verifiable"
-    basis = patterns.null_basis_of(seal.generator.name, seal.generator.version)
+    generator = (seal.generator.name, seal.generator.version)
+    served = generator == (guard_keys.SCHEME, guard_keys.VERSION)
+    basis = NullBasis.DRAWN_TABLE if served else patterns.null_basis_of(*generator)
     if basis is None:
         return "this version does not know the generator; the generation is not verifiable"
     if basis is not seal.protocol.null_basis:

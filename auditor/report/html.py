@@ -12,7 +12,7 @@ from auditor.canonical import JsonValue
 from auditor.errors import MissingPartError
 from auditor.evidence import manifest as paths
 from auditor.records import Design, Status
-from auditor.report import drawn_labels, plots, procedure, provenance, view, wording
+from auditor.report import drawn_labels, drawn_table, plots, procedure, provenance, table_rows, view, wording
 from auditor.report.declared import state
 from auditor.report.inputs import ReportInput, Tree, from_files
 from auditor.report.text import clean, level, p_value, rate
@@ -46,7 +46,10 @@ def render_html(given: ReportInput) -> bytes:
     outcome = view.read_outcome(tree)
     powers = view.power_rows(tree, given)
     words = wording.outcome_wording(outcome.status, view.figures(tree, outcome, powers))
-    drawn = drawn_labels.applies(tree)
+    drawn, table = drawn_labels.applies(tree), drawn_table.applies(tree)
+    worded = drawn_table if table else drawn_labels
+    if table:
+        words = drawn_table.reworded(words, tree, outcome.status)
     page = _environment().get_template(TEMPLATE)
     text = page.render(
         generator=generator(),
@@ -73,9 +76,11 @@ def render_html(given: ReportInput) -> bytes:
         marked=outcome.lr is not None,
         literature=wording.LITERATURE,
         drawn=drawn,
-        alternatives=drawn_labels.alternatives() if drawn else wording.ALTERNATIVES,
+        table=table,
+        table_rows=table_rows.rows(tree),
+        alternatives=worded.alternatives() if drawn or table else wording.ALTERNATIVES,
         fre_702=wording.FRE_702,
-        glossary=drawn_labels.glossary() if drawn else wording.GLOSSARY,
+        glossary=worded.glossary() if drawn or table else wording.GLOSSARY,
         **state(given),
         **provenance.identity(given, tree),
         **provenance.items(given, tree),
@@ -168,6 +173,8 @@ def _figures(tree: Tree) -> dict[str, object]:
     points = [_point(item) for item in tree.items("/test/steps")]
     hits, trials = tree.integer("/detection/hits"), drawn_labels.bets(tree)
     among = "deviating answers" if drawn_labels.applies(tree) else "key samples"
+    if drawn_table.applies(tree):
+        return _table_figures(tree)
     null_rate, alpha = tree.number("/null/rate"), tree.number("/test/alpha_test")
     futility, p_min = tree.number("/test/futility"), f"{tree.number('/test/p_min'):g}"
     sequential = tree.text("/test/design") == Design.SEQUENTIAL
@@ -197,6 +204,26 @@ def _figures(tree: Tree) -> dict[str, object]:
         "null_caption": f"How many hits the null rate would produce among {trials} {among} (bars), and the {hits} "
         f"observed (line). Upper tail from the observed number: {tail}. {caution}",
         "sequential": sequential,
+    }
+
+
+def _table_figures(tree: Tree) -> dict[str, object]:
+    """Return the figures of a drawn table: redraw distribution, and the law of the number of leading cells."""
+    hits, trials, null_rate = (
+        tree.integer("/detection/hits"),
+        tree.integer("/detection/trials"),
+        tree.number("/null/rate"),
+    )
+    drawn, alt, caption = table_rows.figure(tree)
+    return {
+        "evidence_figure": _data_uri(drawn),
+        "evidence_alt": alt,
+        "evidence_caption": caption,
+        "null_figure": _data_uri(plots.null_law_figure(hits=hits, trials=trials, null_rate=null_rate, among="cells")),
+        "null_alt": f"Bars of the binomial law of leading cells among {trials}, with a line at the {hits} observed.",
+        "null_caption": f"In how many of {trials} cells the drawn target would score highest by chance (bars), and in "
+        f"how many it did for the client with the smallest p-value (line). Descriptive: the test weighs the scores.",
+        "sequential": False,
     }
 
 

@@ -131,6 +131,39 @@ def null_law_figure(*, hits: int, trials: int, null_rate: float, among: str = "k
         return _svg(figure)
 
 
+def table_law_figure(*, counts: Sequence[int], low: float, high: float, statistic: float) -> bytes:
+    """Draw how often re-drawn tables gave each value of the statistic, with the sealed table's value marked.
+
+    Args:
+        counts: re-draws in equal parts of the range; may be empty.
+        low: smallest re-drawn value.
+        high: largest re-drawn value.
+        statistic: value at the sealed table.
+    """
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=_SIZE_INCHES)
+        axes = figure.add_axes((0.085, 0.205, 0.585, 0.735))
+        axes.set_xlabel("sum of the cells' scores at the drawn targets")
+        axes.set_ylabel("re-drawn tables")
+        if not counts or not high > low:
+            _say_empty(axes)
+            return _svg(figure)
+        width = (high - low) / len(counts)
+        centres = [low + (i + 0.5) * width for i in range(len(counts))]
+        axes.bar(centres, counts, width=width, color=_FILL, edgecolor=_MUTED, linewidth=0.5,
+                 label=f"{sum(counts):,} tables drawn\nagain")  # fmt: skip
+        top = max(counts) * 1.12
+        axes.vlines(statistic, 0, top, color=_INK, linewidth=1.6, label=f"sealed table: {statistic:.3f}")
+        axes.plot([statistic], [top], marker="v", color=_INK, markersize=5, clip_on=False)
+        axes.set_ylim(0, top)
+        axes.tick_params(length=3)
+        _legend_outside(figure, axes)
+        return _svg(figure)
+
+
 def renderer() -> str:
     """Return the drawing library and its version; another version may draw the same figure in other bytes.
 

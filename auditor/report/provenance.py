@@ -8,7 +8,7 @@ from auditor.evidence.custody import CustodyEvent
 from auditor.evidence.issue import issued_path
 from auditor.evidence.open_custody import LaterEvent
 from auditor.records import Design
-from auditor.report import drawn_labels, view, wording
+from auditor.report import drawn_labels, drawn_table, view, wording
 from auditor.report.declared import DECLARED, declared
 from auditor.report.inputs import ReportInput, Tree
 from auditor.report.text import clean, level, rate
@@ -247,7 +247,7 @@ def _protocol(protocol: Tree, tree: Tree) -> tuple[Row, ...]:
     detect = f"{share('p_min')}; at or above it, a futility stop has a probability of at most {share('futility')}"
     if protocol.text("/design") == Design.FIXED:
         detect = f"{share('p_min')}; a fixed design has no futility stop"
-    drawn = drawn_labels.applies(tree)
+    drawn = drawn_labels.applies(tree) or drawn_table.applies(tree)
     return (
         Row(label="Level of the claim", value=f"{share('alpha')} sealed; {level(tree.number('/test/alpha'))} used"),
         Row(label="Share of it for the null bound", value="none; the draw supplies the rate" if drawn

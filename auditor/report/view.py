@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from auditor.analysis import fixed_power
 from auditor.errors import MalformedError
 from auditor.records import Design, Reason, Status
-from auditor.report import drawn_labels, wording
+from auditor.report import drawn_labels, drawn_table, wording
 from auditor.report.inputs import ReportInput, Tree
 from auditor.report.text import clean, decimal, groups, level, p_value, rate, ratio
 from auditor.stats import sequential
@@ -114,8 +114,8 @@ def figures(tree: Tree, outcome: Outcome, powers: Sequence[PowerRow]) -> wording
         miss = next((_at_most(row.not_supported) for row in powers if row.is_minimum), NOT_MEASURED)
     return wording.Figures(
         hits=f"{tree.integer('/detection/hits')} of {tree.integer('/detection/trials')}",
-        comparison=drawn_labels.comparison(tree),
-        caution=drawn_labels.CAUTION if drawn_labels.applies(tree) else wording.SHAM_CAUTION,
+        comparison=drawn_table.comparison(tree) if drawn_table.applies(tree) else drawn_labels.comparison(tree),
+        caution=_caution(tree),
         p_min=f"{tree.number('/test/p_min'):g}",
         miss=miss,
         likelihood_ratio="" if strength is None else decimal(strength, digits=2),
@@ -123,6 +123,12 @@ def figures(tree: Tree, outcome: Outcome, powers: Sequence[PowerRow]) -> wording
         favours=outcome.favours,
         reason=wording.reason_title(outcome.reason),
     )
+
+
+def _caution(tree: Tree) -> str:
+    if drawn_table.applies(tree):
+        return drawn_table.CAUTION
+    return drawn_labels.CAUTION if drawn_labels.applies(tree) else wording.SHAM_CAUTION
 
 
 def _at_most(probability: str) -> str:
@@ -145,6 +151,8 @@ def scale(outcome: Outcome) -> tuple[ScaleRow, ...]:
 
 def key_figures(tree: Tree, outcome: Outcome) -> tuple[tuple[str, str], ...]:
     """Return the four figures of the front page as (figure, caption)."""
+    if drawn_table.applies(tree):
+        return drawn_table.key_figures(tree)
     hits = f"{tree.integer('/detection/hits')} of {tree.integer('/detection/trials')}"
     null = (rate(tree.number("/null/rate")), "hit rate granted to an independent model")
     if drawn_labels.applies(tree):
@@ -167,9 +175,11 @@ def counts(tree: Tree) -> tuple[Row, ...]:
     """Return what was asked and answered."""
     detection = tree.optional_number("/detection/rate")
     rows = [
-        Row(label="Hits among key samples", pointer="/detection",
+        Row(label="Cells whose target leads" if drawn_table.applies(tree) else "Hits among key samples",
+            pointer="/detection",
             value=f"{tree.integer('/detection/hits')} of {tree.integer('/detection/trials')}"),
-        Row(label="Hit rate", pointer="/detection/rate", value=NOT_MEASURED if detection is None else rate(detection)),
+        Row(label="Share of them" if drawn_table.applies(tree) else "Hit rate", pointer="/detection/rate",
+            value=NOT_MEASURED if detection is None else rate(detection)),
     ]  # fmt: skip
     if tree.has("/detection/interval"):
         low, high = tree.number("/detection/interval/low"), tree.number("/detection/interval/high")
@@ -206,7 +216,7 @@ def null_rows(tree: Tree) -> tuple[Row, ...]:
         Row(label="Null rate used by the test", value=rate(tree.number("/null/rate")), pointer="/null/rate"),
         Row(label="Basis", value=clean(tree.text("/null/basis")), pointer="/null/basis"),
     ]  # fmt: skip
-    if drawn_labels.applies(tree):
+    if drawn_labels.applies(tree) or drawn_table.applies(tree):
         return tuple(rows)
     rows += [
         Row(label="Sealed floor of the null rate", value=rate(tree.number("/null/floor")), pointer="/null/floor"),
@@ -336,6 +346,8 @@ def power_rows(tree: Tree, given: ReportInput) -> tuple[PowerRow, ...]:
     Computed exactly from the sealed rule; empty where the null rate left the test without any power. With drawn
     labels every answer that is not the drawn one is taken to deviate, which gives the least power.
     """
+    if drawn_table.applies(tree):
+        return ()
     null_rate, p_min = tree.number("/null/rate"), tree.number("/test/p_min")
     alpha, futility = tree.number("/test/alpha_test"), tree.number("/test/futility")
     most, innocent = cap(tree, given), null_rate

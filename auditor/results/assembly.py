@@ -12,8 +12,10 @@ from auditor.analysis import (
     sort_replies,
     view_panel,
 )
+from auditor.analysis.drawn_table import OpenedTable, find_clients
 from auditor.canonical import JsonValue
-from auditor.records import InputSpec, Protocol, Reason, Reply, Sample, SuspectId
+from auditor.records import InputSpec, NullBasis, Protocol, Reason, Reply, Sample, SuspectId
+from auditor.results.drawn_table import table_decision, table_sections
 from auditor.results.expected import expected_queries
 from auditor.results.opinion import empirical_rate, opinion_section
 from auditor.results.sections import (
@@ -48,6 +50,7 @@ def analyse(
     panel: Sequence[PanelMember] = (),
     family: int = 1,
     serial: int = 1,
+    table: OpenedTable | None = None,
 ) -> dict[str, JsonValue]:
     """Return the whole results object; see auditor.analysis for the guarantee.
 
@@ -66,12 +69,22 @@ def analyse(
         panel: how independent models answered the key set, as recorded before the first question.
         family: questions that might have been reported instead, this one included; the level is divided by it.
         serial: number of the key set's seal in its owner's series.
+        table: the opened guard, where the null basis is a drawn table.
+
+    Raises:
+        ValueError: the null basis is a drawn table and none was opened.
     """
     basis = basis_of(protocol, spec, panel_rate=panel_rate(panel, protocol))
     grouped = sort_replies(replies)
     levels = basis.levels(alpha / family)
     null = basis.measure_null(grouped, samples, levels)
     decided = basis.decide(grouped, samples, null, levels)
+    found = None
+    if protocol.null_basis is NullBasis.DRAWN_TABLE:
+        if table is None:
+            raise ValueError("a drawn table can only be tested when it is opened")
+        found = find_clients(grouped, table, protocol, levels)
+        decided = table_decision(found, complete=len(grouped.keys) == protocol.n_keys)
     placebo = basis.placebo(grouped, samples, null, levels)
     viewed = view_panel(panel, basis=basis, levels=levels)
     code = label_code(grouped, samples, spec, protocol)
@@ -117,4 +130,5 @@ def analyse(
             empirical=empirical_rate(grouped, samples, protocol, placebo, panel=viewed),
         ),
         "deviations": list(deviations),
+        **table_sections(found, levels, protocol, alpha=alpha, family=family),
     }

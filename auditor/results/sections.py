@@ -74,6 +74,8 @@ def null_section(
     measured = protocol.null_basis is NullBasis.SHAMS
     if protocol.null_basis is NullBasis.DRAWN_LABELS:
         basis = "labels drawn uniformly over the wrong classes of each carrier"
+    elif protocol.null_basis is NullBasis.DRAWN_TABLE:
+        basis = "target classes drawn uniformly over the classes other than each cell's own"
     elif not null.trials:
         basis = "unknown: no sham pattern was asked"
     elif panel is not None and panel.measured.mean_upper >= max(null.bound, protocol.null_floor):

@@ -18,6 +18,8 @@ def results(case: Verified) -> str:
             seal_sha256=sha256_hex(case.bundle.contents[paths.SEAL]),
             transcript=case.transcript,
             samples={index: opening.sample for index, opening in case.openings.items()},
+            guard=case.bundle.contents.get(paths.GUARD, b""),
+            data={index: opening.data for index, opening in case.openings.items()},
         )
     except (ArithmeticError, ValueError) as error:
         # The sealed numbers come from a stranger: a plan no test can be computed for is broken evidence.

@@ -1,0 +1,188 @@
+"""The null law known by the draw: every cell's target class is uniform over the classes other than its own.
+
+The guarantee: whatever the suspect is, if its answers are independent of the drawn tables, given probes, cells and the
+clean model's answers, the probability that any client is named is at most the level. All answers are looked at once,
+after the last planned probe; nothing is bet on the way, so no share of the level is spent on looking.
+
+The channel follows from the answers alone: scores where most answers carry them, else labels, which show far less.
+A probe without an answer counts as one whose classes are all tied.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from math import log10
+
+import numpy as np
+
+from auditor.analysis.base import Basis, Decided, Levels, Null, Replies
+from auditor.guard_keys import MICRO, GuardKeys, Integers
+from auditor.records import Protocol, Sample
+from auditor.stats import multiplicity
+from auditor.stats.keyed_cells import (
+    MIN_PROBES,
+    Floats,
+    TableTest,
+    cell_table,
+    label_scores,
+    probability_scores,
+    redraw_values,
+    table_test,
+)
+
+REDRAWS = 9_999
+BINS = 40
+
+
+class Channel(StrEnum):
+    """What of the answers the statistic reads."""
+
+    SCORES = "scores"
+    """Ranks of all revealed scores."""
+    LABELS = "labels"
+    """First labels only; supporting evidence rather than proof."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OpenedTable:
+    """The guard's keys as they were opened, with the cell of every asked probe."""
+
+    keys: GuardKeys
+    cells: Mapping[int, int]
+    """Cell by index of the sealed sample."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientFinding:
+    """The test of one client's table."""
+
+    client: str
+    test: TableTest
+    log10_p_holm: float
+    """Adjusted over all clients of the seal."""
+    named: bool
+    """True where the adjusted p-value is at most the level."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableFindings:
+    """What the answers say about every client's table."""
+
+    channel: Channel
+    missing: int
+    """Probes without an answer."""
+    clients: tuple[ClientFinding, ...]
+    best: ClientFinding
+    """The client with the smallest p-value; the first of several."""
+    log10_e: float
+    """Mean of the clients' e-values."""
+    histogram: tuple[int, ...]
+    """Re-drawn values of the best client's statistic in equal parts of their range."""
+    low: float
+    """Smallest re-drawn value."""
+    high: float
+    """Largest re-drawn value."""
+
+
+class DrawnTable(Basis):
+    """The exactly known law of a drawn table; decides once, when everything was asked."""
+
+    def levels(self, alpha: float) -> Levels:
+        """Spend the whole level on the test."""
+        claim = alpha * 2.0**-self.protocol.grinding_log2
+        return Levels(claim=claim, null_bound=0.0, test=claim)
+
+    def forecast_null(self, levels: Levels) -> float:
+        """Return 1/(C-1), the chance that a cell's target scores highest."""
+        return 1.0 / (len(self.spec.classes) - 1)
+
+    def measure_null(self, grouped: Replies, samples: Mapping[int, Sample], levels: Levels) -> Null:
+        """Return 1/(C-1); there are no shams."""
+        rate = 1.0 / (len(self.spec.classes) - 1)
+        return Null(rate=rate, bound=rate, hits=0, trials=0, missing=0)
+
+    def key_outcomes(self, grouped: Replies, samples: Mapping[int, Sample]) -> tuple[bool | None, ...]:
+        """Return that nothing is bet on single answers."""
+        return (None,) * len(grouped.keys)
+
+    def has_power(self, null_rate: float) -> bool:
+        """Return False: no sequential rule decides before the last probe."""
+        return False
+
+    def futility_rate(self, null_rate: float) -> float:
+        """Return the null rate; it is never used."""
+        return null_rate
+
+    def decide(self, grouped: Replies, samples: Mapping[int, Sample], null: Null, levels: Levels) -> Decided:
+        """Return that nothing is decided while probes are still being asked."""
+        return Decided(rejected=False, futile=False, outcome=None)
+
+    def forecast_power(self, *, levels: Levels, cap: int) -> float:
+        """Return 1 where the sealed table can reach the level at all, else 0.
+
+        The sealed floor is the smallest p-value that the table can give; whether a surrogate reaches it is a question
+        of its training, which nobody knows beforehand.
+        """
+        reachable = self.protocol.null_floor <= levels.test
+        return 1.0 if reachable and self.protocol.forecast_rate > self.forecast_null(levels) else 0.0
+
+
+def find_clients(grouped: Replies, table: OpenedTable, protocol: Protocol, levels: Levels) -> TableFindings | None:
+    """Test every client's table; None where no probe was asked or no cell holds enough of them."""
+    keys = table.keys
+    rows = [reply.probe.index for reply in grouped.keys]
+    reference = keys.reference[rows] / MICRO
+    cells = np.array([table.cells[row] for row in rows], dtype=np.int64)
+    channel = _channel(grouped)
+    labels: Integers = np.argmax(reference, axis=1) if rows else np.zeros(0, dtype=np.int64)
+    if not rows or np.unique(cells, return_counts=True)[1].max() < MIN_PROBES:
+        return None
+    scores = cell_table(scores=_scores(grouped, reference, channel), cells=cells, labels=labels)
+    tests = [
+        table_test(scores, targets=keys.table(client).targets, seed=redraw_seed(protocol, client), draws=REDRAWS)
+        for client in keys.clients
+    ]
+    adjusted = multiplicity.holm([test.log10_p for test in tests])
+    found = tuple(
+        ClientFinding(client=client, test=test, log10_p_holm=p, named=p <= log10(levels.test))
+        for client, test, p in zip(keys.clients, tests, adjusted, strict=True)
+    )
+    best = min(found, key=lambda each: each.test.log10_p)
+    values = redraw_values(scores, seed=redraw_seed(protocol, best.client), draws=REDRAWS)
+    counts, _ = np.histogram(values, bins=BINS, range=(float(values.min()), float(values.max())))
+    return TableFindings(
+        channel=channel,
+        missing=sum(reply.answer is None for reply in grouped.keys),
+        clients=found,
+        best=best,
+        log10_e=multiplicity.average_log10_e([test.law.log10_e for test in tests]),
+        histogram=tuple(int(count) for count in counts),
+        low=float(values.min()),
+        high=float(values.max()),
+    )
+
+
+def redraw_seed(protocol: Protocol, client: str) -> bytes:
+    """Return the seed of the re-draws for one client: a function of the seal, so that anybody repeats them."""
+    return hmac.digest(bytes.fromhex(protocol.order_seed), f"table redraws {client}".encode(), hashlib.sha256)
+
+
+def _channel(grouped: Replies) -> Channel:
+    answered = [reply.answer for reply in grouped.keys if reply.answer is not None]
+    with_scores = sum(answer.scores is not None for answer in answered)
+    return Channel.SCORES if 2 * with_scores > len(answered) else Channel.LABELS
+
+
+def _scores(grouped: Replies, reference: Floats, channel: Channel) -> Floats:
+    n, n_classes = reference.shape
+    if channel is Channel.LABELS:
+        given = [-1 if reply.answer is None else reply.answer.label for reply in grouped.keys]
+        return label_scores(labels=np.array(given, dtype=np.int64), reference=reference)
+    shown = np.full((n, n_classes), -np.inf)
+    for row, reply in enumerate(grouped.keys):
+        if reply.answer is not None and reply.answer.scores is not None:
+            scores = reply.answer.scores[:n_classes]
+            shown[row, : len(scores)] = scores
+    return probability_scores(suspect=shown, reference=reference)

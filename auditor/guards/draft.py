@@ -1,0 +1,59 @@
+"""What an owner keeps between commitment and randomness: seed, carriers and measurements, for the owner only."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from auditor.errors import UsageError
+from auditor.evidence.commitment import Material, open_commitment, pack_material, unpack_material
+from auditor.evidence.safe_npz import ArrayRule, read_npz, write_npz
+from auditor.evidence.signing import SigningKey
+from auditor.guard_keys import MEASURED_SETTING, pack, unpack
+from auditor.guards.owner import CommittedGuard
+
+DRAFT_NAME = "k.guard-draft.npz"
+_RULE = ArrayRule(descr="|u1", n_dims=1)
+_RULES = {"seed": _RULE, "material": _RULE, "measured": _RULE}
+
+
+def write_draft(folder: Path, committed: CommittedGuard) -> None:
+    """Keep the draft as a new file that only its owner may read."""
+    material = pack_material(Material(carriers=committed.carriers, commitment=committed.envelope))
+    parts = {"seed": committed.seed, "material": material, "measured": pack(committed.measured)}
+    data = write_npz({name: np.frombuffer(part, dtype=np.uint8) for name, part in parts.items()})
+    descriptor = os.open(folder / DRAFT_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
+def read_draft(folder: Path, *, key: SigningKey) -> CommittedGuard:
+    """Return what ``--commit-only`` left in ``folder``.
+
+    Raises:
+        UsageError: there is nothing, or key or measurements are not those that were committed to.
+        EvidenceError: the files are damaged.
+    """
+    try:
+        data = (folder / DRAFT_NAME).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{folder}: no {DRAFT_NAME} of `guard --commit-only` in it") from error
+    arrays = read_npz(data, rules=_RULES, what=DRAFT_NAME)
+    material = unpack_material(arrays["material"].tobytes())
+    commitment = open_commitment(material.commitment)
+    measured = unpack(arrays["measured"].tobytes())
+    if commitment.owner_public_key != key.public.hex():
+        raise UsageError("the owner's key is not the one that was committed with")
+    if commitment.generator.settings.get(MEASURED_SETTING) != measured.measured_sha256():
+        raise UsageError("the measurements are not those that were committed to")
+    n_repeats, data_name = commitment.plan["n_repeats"], commitment.generator.settings.get("data")
+    if not isinstance(n_repeats, int) or not isinstance(data_name, str):
+        raise UsageError(f"{DRAFT_NAME}: belongs to another kind of commitment")
+    return CommittedGuard(
+        seed=arrays["seed"].tobytes(),
+        measured=measured,
+        carriers=material.carriers,
+        data=data_name,
+        n_repeats=n_repeats,
+        envelope=material.commitment,
+    )
