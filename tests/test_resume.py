@@ -65,13 +65,15 @@ class Site:
         self.planned = Counter(service.asked)
 
     def verify(self, *options, **how):
-        fixed = ("--keyset", self.folder / "k.npz", "--endpoint", self.url, "--batch-size", "16", "--reuse-keys")
-        return self.killer.run("verify", *fixed, "--ledger", self.folder / "ledger", *options, **how)
+        fixed = ("--keyset", self.folder / "k.npz", "--endpoint", self.url, "--batch-size", "16")
+        # An earlier audit in the same ledger would divide the level of this one.
+        place = options[options.index("--resume" if "--resume" in options else "--out") + 1]
+        return self.killer.run("verify", *fixed, "--ledger", f"{place}.ledger", *options, **how)
 
 
 def results_of(folder):
     results = json.loads((folder / "results.json").read_bytes())
-    # That keys were shown before depends on the tests that ran before; resumptions are looked at on their own.
+    # Resumptions are looked at on their own.
     results["resumed"] = [text for text in results["deviations"] if "resumed" in text]
     del results["deviations"]
     return results
