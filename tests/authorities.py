@@ -65,8 +65,10 @@ def issue(
     days: int,
     eku: x509.ExtendedKeyUsage | None = None,
     eku_critical: bool = True,
+    bits: int = 2048,
 ) -> Party:
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    """Issue a certificate over a new key of so many bits; without an issuer a self-made one."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=bits)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     signing_key = key if issuer is None else issuer.key
     usage = x509.KeyUsage(

@@ -2,13 +2,19 @@
 
 import base64
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import requests
 import web
 from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parent / "evidence"))
+
+import tampering
 
 from auditor import datasets, serving
 from auditor.cli.app import app
@@ -137,6 +143,38 @@ def test_a_changed_bundle_does_not_check(world: Path, stolen: Path, file: str, t
     data[len(data) // 2] ^= 1
     (copy / file).write_bytes(bytes(data))
     run("check", copy, code=5)
+
+
+@pytest.mark.parametrize("how", ["changed", "removed", "emptied", "swapped"])
+def test_an_examiner_who_signs_another_guard_again_is_caught_by_the_seal(
+    world: Path, stolen: Path, how: str, tmp_path: Path
+) -> None:
+    import shutil
+    from dataclasses import replace
+
+    from auditor.casefile import examiner_key, utc_now
+    from auditor.evidence.times import utc_text
+    from auditor.guard_keys import pack, unpack
+
+    copy = tmp_path / "audit"
+    shutil.copytree(world / "audit", copy)
+    sealed = (copy / "guard.json").read_bytes()
+    if how == "removed":
+        (copy / "guard.json").unlink()
+    else:
+        keys = unpack(sealed)
+        other = pack(replace(keys, client_keys={client: bytes(32) for client in keys.clients}))
+        changed = sealed.replace(b"0", b"1", 1)
+        (copy / "guard.json").write_bytes({"changed": changed, "emptied": b"", "swapped": other}[how])
+    made = SimpleNamespace(folder=copy, examiner=examiner_key(), owner=SimpleNamespace(fingerprint=owner_of(copy)))
+    tampering.sign_again(made, signed_at=utc_text(utc_now()))  # type: ignore[arg-type]
+    steps = json.loads(run("check", copy, "--json", code=5))["steps"]
+    assert next(step["title"] for step in steps if step["outcome"] == "FAIL") == "results recomputed"
+
+
+def owner_of(folder: Path) -> str:
+    payload = json.loads((folder / "manifest.dsse.json").read_bytes())["payload"]
+    return str(json.loads(base64.b64decode(payload))["predicate"]["owner_fingerprint"])
 
 
 def test_a_guard_of_another_draw_is_not_the_sealed_one(world: Path, stolen: Path) -> None:
