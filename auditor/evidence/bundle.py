@@ -233,12 +233,13 @@ def write_manifest(folder: Path, *, examiner: SigningKey, clock: Clock, stamp: S
         signed_at=max(utc_text(clock()), transcript.closed_at),
         tool_version=__version__,
     )
-    put(folder / paths.MANIFEST, manifest)
-    # A killed process may have begun the log over a manifest that nobody signed.
-    (folder / paths.LATER_CUSTODY).unlink(missing_ok=True)
+    if put(folder / paths.MANIFEST, manifest):
+        # What a killed process began over another manifest, which nobody signed.
+        (folder / paths.LATER_CUSTODY).unlink(missing_ok=True)
     # The log that goes on exists before the signature, so that a finished bundle without one was robbed of it.
     later = OpenLog(folder / paths.LATER_CUSTODY, anchor=sha256_hex(manifest))
-    later.add(signing_event(manifest, at=endorsement.signed_at), key=examiner)
+    if later.read() is None:
+        later.add(signing_event(manifest, at=endorsement.signed_at), key=examiner)
     signed = sign_manifest(manifest, endorsement, examiner=examiner)
     write_new(folder / paths.MANIFEST_ENVELOPE, signed)
     stamp_manifest(folder, examiner=examiner, clock=clock, stamp=stamp)
@@ -257,15 +258,29 @@ def stamp_manifest(folder: Path, *, examiner: SigningKey, clock: Clock, stamp: S
 
 
 def add_file(folder: Path, path: str, data: bytes) -> None:
-    """Write one further file of an unfinished bundle, in place of one that a killed process left.
+    """Write one further file into a bundle; nothing that exists is changed.
+
+    Raises:
+        ValueError: a path that no bundle holds; a bug of the caller.
+        FileExistsError: the file exists.
+    """
+    write_new(_place(folder, path), data)
+
+
+def put_file(folder: Path, path: str, data: bytes) -> None:
+    """Write one further file of a bundle that nobody signed yet, in place of one that a killed process left.
 
     Raises:
         ValueError: a path that no bundle holds; a bug of the caller.
     """
+    put(_place(folder, path), data)
+
+
+def _place(folder: Path, path: str) -> Path:
     if place_of(path) is None and not paths.is_later(path):
         raise ValueError(f"a bundle has no place for {path}")
     (folder / path).parent.mkdir(exist_ok=True)
-    put(folder / path, data)
+    return folder / path
 
 
 def later_log(folder: Path) -> OpenLog:
