@@ -56,7 +56,7 @@ class Party:
         )
 
 
-def _issue(
+def issue(
     name: str,
     *,
     issuer: Party | None,
@@ -114,9 +114,9 @@ class Authority:
         start = start or datetime.now(UTC) - timedelta(days=1)
         long_ago = datetime(2000, 1, 1, tzinfo=UTC)
         self.folder = folder
-        self.root = _issue(f"root {name}", issuer=None, ca=True, start=long_ago, days=36500)
-        self.between = _issue(f"between {name}", issuer=self.root, ca=True, start=long_ago, days=36500)
-        self.signer = _issue(
+        self.root = issue(f"root {name}", issuer=None, ca=True, start=long_ago, days=36500)
+        self.between = issue(f"between {name}", issuer=self.root, ca=True, start=long_ago, days=36500)
+        self.signer = issue(
             f"tsa {name}",
             issuer=self.root if direct else self.between,
             ca=False,

@@ -131,6 +131,7 @@ def steps():
     """Return every place to die by name: after each numbered step, and inside it where it writes."""
     from auditor import asking, audit, casefile
     from auditor.evidence import bundle
+    from auditor.evidence.open_custody import OpenLog
     from auditor.evidence.transcript import TranscriptWriter
     from auditor.suspects.http.adapter import HttpSuspect
 
@@ -163,8 +164,10 @@ def steps():
         "8 certificate written": after(casefile, "put", 1),
         "8 html written": after(casefile, "put", 2),
         "8 pdf signed": after(casefile, "write_new"),
-        "9 CHECK.txt written": after(bundle, "put", 7),
-        "9 manifest written": after(bundle, "put", 8),
+        "8 annexes written": after(bundle, "put", 8),
+        "9 CHECK.txt written": after(bundle, "put", 9),
+        "9 manifest written": after(bundle, "put", 10),
+        "9 later log begun": after(OpenLog, "add"),
         "9 manifest signed": after(bundle, "write_manifest"),
         "10 own output checked": after(casefile, "_check_own_output"),
         "resumption recorded": after(TranscriptWriter, "resumed"),

@@ -17,6 +17,7 @@ from watched import Service
 from web import running, wait_until
 
 from auditor.cli.app import app
+from auditor.evidence.declarations import form_text
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.transcript import read_transcript
 
@@ -29,6 +30,7 @@ BETWEEN = (
     "7 owner's key written",
     "7 examiner's key written",
     "8 certificate written",
+    "8 annexes written",
     "9 CHECK.txt written",
 )
 """Further places inside the numbered steps, for ``make slow``."""
@@ -65,13 +67,15 @@ class Site:
         self.planned = Counter(service.asked)
 
     def verify(self, *options, **how):
-        fixed = ("--keyset", self.folder / "k.npz", "--endpoint", self.url, "--batch-size", "16", "--reuse-keys")
-        return self.killer.run("verify", *fixed, "--ledger", self.folder / "ledger", *options, **how)
+        fixed = ("--keyset", self.folder / "k.npz", "--endpoint", self.url, "--batch-size", "16")
+        # An earlier audit in the same ledger would divide the level of this one.
+        place = options[options.index("--resume" if "--resume" in options else "--out") + 1]
+        return self.killer.run("verify", *fixed, "--ledger", f"{place}.ledger", *options, **how)
 
 
 def results_of(folder):
     results = json.loads((folder / "results.json").read_bytes())
-    # That keys were shown before depends on the tests that ran before; resumptions are looked at on their own.
+    # Resumptions are looked at on their own.
     results["resumed"] = [text for text in results["deviations"] if "resumed" in text]
     del results["deviations"]
     return results
@@ -179,6 +183,66 @@ def test_an_interrupted_audit_goes_on_and_keeps_what_it_had_signed(site, audit):
     assert "the user had interrupted it; 3 of 4 batches had been answered; 1 without an answer" in told
     assert "resumed 1 time, goes on from 1 signed before a stop" in checked(audit)["transcript"]["detail"]
     assert not Counter(site.service.asked) - site.planned
+
+
+def paper(folder):
+    """Return a witness's key and the option that brings declarations along."""
+    SigningKey.generate().write_pem(folder / "w.pem")
+    (folder / "d.toml").write_text(form_text().replace('number = ""', 'number = "4 O 1/26"', 1))
+    return folder / "w.pem", ("--declarations", folder / "d.toml")
+
+
+def filed(*arguments):
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+
+
+def files_of(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_was_made_over_an_interrupted_audit_is_set_aside_with_it(site, audit, tmp_path):
+    witness, declared = paper(tmp_path)
+    code, _, stderr = site.verify("--out", audit, *declared, step="Ctrl-C at 3")
+    assert code == 130, stderr
+    filed("cosign", audit, "--key", witness, "--role", "witness")
+    filed("custody", "add", audit, "--event", "noted", "--by", "A. Examiner")
+    before = files_of(audit)
+    (cosignature,) = [path for path in before if path.startswith("cosignatures/")]
+    code, _, stderr = site.verify("--resume", audit, *declared)
+    assert code == 0, stderr
+    after = files_of(audit)
+    # What was made over the earlier manifest says nothing about the new one.
+    made_over = ("declarations.json", "annexes/fre-702.html", "custody.later.jsonl", cosignature, "manifest.dsse.json")
+    for path in made_over:
+        assert after[f"superseded/1.{path.rpartition('/')[2]}"] == before[path]
+    assert cosignature not in after
+    assert after["declarations.json"] == before["declarations.json"]
+    assert "signed by the examiner" in checked(audit)["custody after signing"]["detail"]
+    assert "none is here" in checked(audit)["further signatures"]["detail"]
+
+
+def test_what_was_made_over_a_finished_audit_stays(site, audit, tmp_path):
+    witness, declared = paper(tmp_path)
+    shutil.copytree(site.folder / "whole", audit)
+    filed("cosign", audit, "--key", witness, "--role", "witness")
+    before = files_of(audit)
+    code, _, stderr = site.verify("--resume", audit, *declared)
+    assert code == 0, stderr
+    assert files_of(audit) == before
+
+
+@pytest.mark.parametrize("step", ["7 results written", "8 annexes written", "9 later log begun"])
+def test_what_the_examiner_brings_along_may_grow_before_the_audit_goes_on(site, audit, tmp_path, step):
+    _, declared = paper(tmp_path)
+    code, _, stderr = site.verify("--out", audit, *declared, step=step)
+    assert code == -signal.SIGKILL, stderr
+    (tmp_path / "d.toml").write_text(form_text().replace('number = ""', 'number = "5 O 2/26"', 1))
+    code, _, stderr = site.verify("--resume", audit, *declared)
+    assert code == 0, stderr
+    assert b"5 O 2/26" in (audit / "report.html").read_bytes()
+    done = CliRunner().invoke(app, ["check", str(audit), "--render", "--json"])
+    assert done.exit_code == 0, done.output
 
 
 def test_a_finished_audit_is_checked_and_left_as_it_is(site, audit):

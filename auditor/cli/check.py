@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from cryptography.x509 import Certificate, CertificateRevocationList
 
@@ -29,6 +30,10 @@ def check(
     tsa_root: Annotated[
         list[Path] | None,
         typer.Option("--tsa-root", help="Root certificates of time authorities you trust, PEM; may be repeated."),
+    ] = None,
+    trust_root: Annotated[
+        list[Path] | None,
+        typer.Option("--trust-root", help="Root certificates you trust for who signed the PDF, PEM; may be repeated."),
     ] = None,
     crl: Annotated[
         list[Path] | None,
@@ -77,6 +82,8 @@ def check(
             judge_nonce=None if judge_nonce is None else nonce_bytes(judge_nonce, option="--judge-nonce"),
             witness_fingerprints=[_hex(text, option="--witness-key") for text in witness_key or ()],
             custody_head=None if custody_head is None else _hex(custody_head, option="--custody-head"),
+            trust_roots=[certificate for path in trust_root or () for certificate in _roots(path)],
+            signer_path=_signer_path,
             crls=[found for path in crl or () for found in _crls(path)],
         )
     good = report.complete if strict else report.intact
@@ -156,6 +163,14 @@ def _check_pdf(bundle: "Bundle", roots: "Sequence[Certificate]") -> str:
     from auditor.report.pdf_check import check_pdf
 
     return check_pdf(bundle, tsa_roots=roots)
+
+
+def _signer_path(
+    pdf: bytes, certificate: "Certificate", moment: "datetime", roots: "Sequence[Certificate]"
+) -> "Sequence[Certificate]":
+    from auditor.report.signer_path import signer_path
+
+    return signer_path(pdf, certificate, moment, roots)
 
 
 def _roots(path: Path) -> "tuple[Certificate, ...]":

@@ -7,7 +7,7 @@ How to check this evidence bundle
 With the auditor (offline; needs no model and no network). Take both fingerprints from the owner and from the
 examiner themselves, not from this file, and roots of time authorities, where there are time stamps, from those:
 
-    auditor check . --owner-key {owner} --examiner-key {examiner} [--tsa-root ROOTS.pem]
+    auditor check . --owner-key {owner} --examiner-key {examiner} [--tsa-root ROOTS.pem] [--trust-root ROOTS.pem]
 
 By hand, with python3, openssl and sha256sum, inside the bundle's folder. Nothing is written into it.
 

@@ -20,7 +20,8 @@
 18 further signatures over the manifest: valid, and the demanded ones present
 19 custody after signing: the log that goes on is whole, and what it names is still there
 20 declarations: what only a person can say, and the revisions of the report that were issued with it
-21 revocation: certificates of time authorities and of the PDF, against lists that the caller brings
+21 the PDF's certificate leads to a root that the caller brings
+22 revocation: certificates of time authorities and of the PDF, against lists that the caller brings
 
 A step that fails leaves those that build on it unchecked. Nothing inside the bundle is trusted as a root.
 """
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auditor.errors import AuditorError, EvidenceError, MissingPartError
-from auditor.evidence.checks import after_signing, conclusion, identity, record, revoked
+from auditor.evidence.checks import after_signing, conclusion, identity, record, revoked, signer
 from auditor.evidence.checks.base import (
     CheckIssued,
     CheckOutcome,
@@ -41,6 +42,7 @@ from auditor.evidence.checks.base import (
     Expected,
     NotCheckedError,
     RenderHtml,
+    SignerPath,
     Verified,
 )
 from auditor.evidence.generation import OpenKeySet
@@ -81,6 +83,7 @@ STEPS = (
     _Step(title="further signatures", work=after_signing.cosignatures, needs=(3,)),
     _Step(title="custody after signing", work=after_signing.later_custody, needs=(3,)),
     _Step(title="declarations and issued reports", work=after_signing.issued_reports, needs=(3,)),
+    _Step(title="certificate of the PDF", work=signer.chain, needs=(16, 20)),
     _Step(title="revocation of certificates", work=revoked.revocation, needs=(5,)),
 )
 """All steps; the place in this list, from 1, is the step's number."""
@@ -100,6 +103,8 @@ def check_bundle(
     custody_head: str | None = None,
     check_issued: CheckIssued | None = None,
     crls: Sequence["CertificateRevocationList"] = (),
+    trust_roots: Sequence["Certificate"] = (),
+    signer_path: SignerPath | None = None,
 ) -> CheckReport:
     """Check a bundle and return what every step found; broken evidence never raises.
 
@@ -116,6 +121,8 @@ def check_bundle(
         custody_head: a head of the later custody log, noted elsewhere, that the log must still contain.
         check_issued: None leaves the reports of issued revisions unchecked.
         crls: revocation lists of the authorities; none leaves revocation unchecked.
+        trust_roots: trusted certificates for whoever signed the PDF; none leaves that unchecked.
+        signer_path: builds the chain to them; None leaves it unchecked.
     """
     expected = Expected(
         owner_fingerprint=owner_fingerprint,
@@ -129,6 +136,8 @@ def check_bundle(
         witness_fingerprints=witness_fingerprints,
         custody_head=custody_head,
         crls=crls,
+        trust_roots=trust_roots,
+        signer_path=signer_path,
     )
     case = Verified(path, expected)
     done: list[CheckStep] = []

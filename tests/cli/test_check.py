@@ -37,7 +37,7 @@ def test_an_intact_bundle_ends_with_0_and_a_table(made):
     assert done.exit_code == 0
     assert done.stderr == ""
     assert "expected keys" in done.stdout
-    assert done.stdout.splitlines()[-1] == "intact: 8 of 21 steps not checked"
+    assert done.stdout.splitlines()[-1] == "intact: 9 of 22 steps not checked"
 
 
 def test_strict_counts_unchecked_steps_as_failures(made):
@@ -75,7 +75,7 @@ def test_json_prints_one_object_and_nothing_else(made):
     assert told["intact"] is True
     assert told["complete"] is False
     assert told["accepted"] is True
-    assert [step["number"] for step in told["steps"]] == list(range(1, 22))
+    assert [step["number"] for step in told["steps"]] == list(range(1, 23))
     assert {step["outcome"] for step in told["steps"]} == {"PASS", "NOT CHECKED"}
     (made.folder / "env.json").unlink()
     done = run(made.folder, "--json")

@@ -12,15 +12,27 @@ import bundles
 
 from auditor.canonical import canonical_bytes, sha256_hex
 from auditor.evidence import bundle as bundle_files
-from auditor.evidence.bundle import certificate_digest, list_files
-from auditor.evidence.manifest import Endorsement, Entry, manifest_bytes, sign_manifest
+from auditor.evidence.acts import CommandAct, CosignerRole, HandAct
+from auditor.evidence.bundle import add_file, certificate_digest, later_log, list_all_files, list_files
+from auditor.evidence.cosign import Cosignature, cosignature_path, sign_cosignature
+from auditor.evidence.declarations import Declarations, declarations_bytes, report_name
+from auditor.evidence.issue import Issue, issued_path, sign_issue
+from auditor.evidence.manifest import Endorsement, Entry, is_later, manifest_bytes, sign_manifest
+from auditor.evidence.open_custody import OpenLog, new_event, object_event, signing_event
 from auditor.evidence.signing import SigningKey
-from auditor.evidence.token_files import add_beside
 from auditor.evidence.transcript import DOMAIN, read_transcript
 
 PAGE = b"<!DOCTYPE html><html lang='en'><head><title>t</title></head><body><p>report</p></body></html>"
 CUSTODY_DOMAIN = b"auditor/1 custody line\0"
 SEAL_TOKEN, HEAD_TOKEN, MANIFEST_TOKEN = "seal/k.seal.1.tsr", "transcript.head.1.tsr", "manifest.1.tsr"
+WITNESS = SigningKey.generate()
+COSIGNATURE = cosignature_path(WITNESS.fingerprint)
+ISSUED = tuple(
+    issued_path(2, name)
+    for name in ("declarations.dsse.json", "report.html", "report.pdf", "report.crt.pem", "certificate-902.draft.html")
+)
+SUPERSEDED = "superseded/1.results.json"
+LATER_LOG = "custody.later.jsonl"
 SIGNED_AT = bundles.START + timedelta(hours=1)
 
 Made = bundles.Made
@@ -30,7 +42,7 @@ OTHER_PAGE = PAGE.replace(b"report", b"another report")
 
 
 def complete_bundle(folder: Path, authority: authorities.Authority, *, pdf: bool, other: bool = False) -> Made:
-    """Make a bundle with every file a bundle may hold: time stamps over three files, report, signed PDF, certificate.
+    """Make a bundle with every file a bundle of a trained mark may hold, those made over its manifest included.
 
     Args:
         folder: a folder that does not exist yet.
@@ -61,9 +73,54 @@ def complete_bundle(folder: Path, authority: authorities.Authority, *, pdf: bool
     (folder / "report.pdf").write_bytes(
         sign_pdf(unsigned_pdf(folder), signer) if pdf else b"%PDF-1.7\n" + signer.certificate_pem
     )
+    sheet = b"another" if other else b"one"
+    for path in ("annexes/certificate-902.draft.html", "annexes/fre-702.html", SUPERSEDED):
+        add_file(folder, path, b"<p>" + sheet + b"</p>\n")
+    add_file(folder, "declarations.json", declarations_bytes(declared("", by=sheet.decode())))
+    log = OpenLog(folder / "seal/k.custody.jsonl", anchor=sha256_hex(made.opened.envelope))
+    log.add(new_event(HandAct.STORED, by="owner", note="", at="2026-11-02T00:00:00.000Z"), key=made.owner)
     sign_again(made)
     stamp_manifest(made, authority)
+    add_later(made)
     return made
+
+
+def declared(report: str, *, by: str) -> Declarations:
+    """Return declarations in which every field is filled."""
+    from auditor.evidence.declarations import FORM
+
+    return Declarations(report=report, values={field.path: by for field in FORM} | {"declarations.date": "2026-11-22"})
+
+
+def add_later(made: Made) -> None:
+    """Let a witness sign and the examiner issue a revision of the report, each entered into the log."""
+    folder, at = made.folder, "2026-11-22T12:00:00.000Z"
+    manifest = (folder / "manifest.json").read_bytes()
+    role = Cosignature(role=CosignerRole.WITNESS, public=WITNESS.public, note="", signed_at=at, tool_version="1.0.0")
+    certificate = (folder / "certs/report.crt.pem").read_bytes()
+    issue = Issue(
+        revision=2,
+        declarations=declared(report_name(sha256_hex((folder / "results.json").read_bytes())), by="A. Examiner"),
+        previous_sha256="",
+        report_certificate_sha256=certificate_digest(certificate),
+        signed_at=at,
+        tool_version="1.0.0",
+    )
+    pdf = (folder / "report.pdf").read_bytes()
+    page, form = (sha256_hex(manifest + name).encode() for name in (b"page", b"form"))
+    made_of_it = (sign_issue(manifest, issue, examiner=made.examiner), page, pdf, certificate, form)
+    files = {COSIGNATURE: sign_cosignature(manifest, role, key=WITNESS), **dict(zip(ISSUED, made_of_it, strict=True))}
+    for path, data in files.items():
+        add_file(folder, path, data)
+        act, key = (CommandAct.COSIGNED, WITNESS) if path == COSIGNATURE else (CommandAct.ISSUED, made.examiner)
+        later_log(folder).add(object_event(act, path=path, data=data, at=at), key=key)
+
+
+def drop_later(folder: Path) -> None:
+    """Take away what was made over an earlier manifest, as an examiner does who signs another one in its place."""
+    for path in list_all_files(folder):
+        if is_later(path):
+            (folder / path).unlink()
 
 
 def unsigned_pdf(folder: Path) -> bytes:
@@ -77,14 +134,19 @@ def unsigned_pdf(folder: Path) -> bytes:
 
 def stamp_manifest(made: Made, authority: authorities.Authority) -> None:
     """Put a fresh time stamp over the manifest's signature."""
-    (made.folder / MANIFEST_TOKEN).unlink(missing_ok=True)
-    signed = made.folder / "manifest.dsse.json"
-    add_beside(signed, [authority.stamp(signed.read_bytes(), SIGNED_AT + timedelta(minutes=1))])
+    moment = SIGNED_AT + timedelta(minutes=1)
+    bundle_files.stamp_manifest(
+        made.folder,
+        examiner=made.examiner,
+        clock=lambda: moment,
+        stamp=lambda data: (authority.stamp(data, moment),),
+    )
 
 
-def sign_again(made: Made, *, examiner: SigningKey | None = None) -> None:
+def sign_again(made: Made, *, examiner: SigningKey | None = None, signed_at: str = "2026-11-22T11:00:00.000Z") -> None:
     """List the folder as it stands and sign the list, with the examiner's key or another; claims stay as they were."""
     folder, examiner = made.folder, examiner or made.examiner
+    drop_later(folder)
     data = {path: (folder / path).read_bytes() for path, _ in list_files(folder)}
     manifest = manifest_bytes({p: Entry(path=p, size=len(d), sha256=sha256_hex(d)) for p, d in data.items()})
     certificate, seal = data.get("certs/report.crt.pem"), data.get("seal/k.seal.json", b"")
@@ -94,10 +156,12 @@ def sign_again(made: Made, *, examiner: SigningKey | None = None) -> None:
         seal_sha256=sha256_hex(seal),
         transcript_head=_head_of(data.get("transcript.jsonl", b"")),
         report_certificate_sha256=_certificate_of(certificate),
-        signed_at="2026-11-22T11:00:00.000Z",
+        signed_at=signed_at,
         tool_version="1.0.0",
     )
     (folder / "manifest.json").write_bytes(manifest)
+    later = OpenLog(folder / LATER_LOG, anchor=sha256_hex(manifest))
+    later.add(signing_event(manifest, at=endorsement.signed_at), key=examiner)
     (folder / "manifest.dsse.json").write_bytes(sign_manifest(manifest, endorsement, examiner=examiner))
 
 
@@ -168,9 +232,13 @@ def rewrite_json(path: Path, change: Callable[[dict], object]) -> None:
 
 
 def flip(path: Path) -> None:
-    """Change one bit in the middle of a file."""
+    """Change one bit in the middle of a file; in a certificate, one letter of its signature, so that it can be read."""
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    if path.name.endswith("crt.pem"):
+        place = data.index(b"-----END") - 80
+        data[place] = ord("A") if data[place] != ord("A") else ord("B")
+    else:
+        data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
 
 

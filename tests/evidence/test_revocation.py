@@ -16,7 +16,7 @@ from auditor.evidence.revocation import Revocation, look_up_chain, read_crls
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
-STEP = 21
+STEP = 22
 
 
 def a_crl(issuer, *serials, when=NOW - DAY, reason=None, made=NOW, critical=False):

@@ -16,12 +16,23 @@ import authorities
 import bundles
 import pytest
 import tampering
-from tampering import HEAD_TOKEN, MANIFEST_TOKEN, PAGE, SEAL_TOKEN, Made
+from tampering import (
+    COSIGNATURE,
+    HEAD_TOKEN,
+    ISSUED,
+    LATER_LOG,
+    MANIFEST_TOKEN,
+    PAGE,
+    SEAL_TOKEN,
+    SUPERSEDED,
+    WITNESS,
+    Made,
+)
 
 from auditor.errors import EvidenceError
-from auditor.evidence.bundle import list_files
+from auditor.evidence.bundle import list_all_files
 from auditor.evidence.check import CheckOutcome, CheckReport, check_bundle
-from auditor.evidence.manifest import PLACES
+from auditor.evidence.manifest import GUARD, PLACES
 from auditor.evidence.seal import sign_seal
 from auditor.evidence.signing import SigningKey, envelope
 
@@ -38,10 +49,14 @@ CONTAINER, TRANSCRIPT, RAW_ANSWERS, QUESTIONS = (
 CUSTODY, RESULTS, HTML, KEYS = (
     "times, custody, environment", "results recomputed", "report.html rendered again", "expected keys",
 )  # fmt: skip
+FURTHER, LATER, DECLARED = "further signatures", "custody after signing", "declarations and issued reports"
 NO_TOKEN = "undetectable: a time stamp is optional; without it the step is NOT CHECKED, never PASS"
 TEXT = "undetectable: instructions to people, which no number rests on; signed by the examiner alone"
 NO_REPORT = "undetectable: a report is optional; without it its step is NOT CHECKED, never PASS"
 WITH_PDF = "undetectable: only the PDF's own check sees this; test_tamper_pdf.py has its cells"
+OPTIONAL = "undetectable: the examiner need not have been given one"
+DRAWN = "undetectable: only rendering again sees this; test_declared_report.py has its cells"
+SET_ASIDE = "undetectable: set aside by the examiner alone; heads among these are compared in test_superseded.py"
 SAME = "same"
 """Leaves the bundle as it was: the file is equal in both bundles, or signing makes it again."""
 
@@ -68,7 +83,15 @@ TABLE: dict[str, tuple[str, ...]] = {
     RAW: (*PLAIN, TRANSCRIPT, TRANSCRIPT, TRANSCRIPT),
     "manifest.json": (MANIFEST, MANIFEST, MANIFEST, MANIFEST, SAME, SAME, SAME),
     "manifest.dsse.json": (SIGNATURES, MANIFEST, SIGNATURES, SIGNATURES, SAME, SAME, SAME),
-    MANIFEST_TOKEN: (TIME, NO_TOKEN, TIME, TIME, SAME, SAME, SAME),
+    MANIFEST_TOKEN: (TIME, LATER, TIME, TIME, SAME, SAME, SAME),
+    "seal/k.custody.jsonl": (*PLAIN, CUSTODY, OPTIONAL, CUSTODY),
+    "declarations.json": (*PLAIN, DECLARED, OPTIONAL, DRAWN),
+    "annexes/certificate-902.draft.html": (*PLAIN, DRAWN, NO_REPORT, DRAWN),
+    "annexes/fre-702.html": (*PLAIN, DRAWN, NO_REPORT, DRAWN),
+    SUPERSEDED: (*PLAIN, SET_ASIDE, SET_ASIDE, SET_ASIDE),
+    LATER_LOG: (LATER, LATER, LATER, LATER, SAME, SAME, SAME),
+    COSIGNATURE: (FURTHER, FURTHER, FURTHER, FURTHER, SAME, SAME, SAME),
+    **dict.fromkeys(ISSUED, (LATER, LATER, LATER, LATER, SAME, SAME, SAME)),
 }  # fmt: skip
 CELLS = [
     pytest.param(path, column, expected, id=f"{path}-{column}")
@@ -99,7 +122,9 @@ def made(original, tmp_path):
     return dataclasses.replace(original, folder=tmp_path / "bundle")
 
 
-def check(made: Made, authority: authorities.Authority, *, known: Made | None = None, check_pdf=None) -> CheckReport:
+def check(
+    made: Made, authority: authorities.Authority, *, known: Made | None = None, witnesses=(WITNESS.fingerprint,)
+) -> CheckReport:
     """Re-check as a judge who knows both parties' keys and the authority's root."""
     known = known or made
     return check_bundle(
@@ -107,8 +132,9 @@ def check(made: Made, authority: authorities.Authority, *, known: Made | None = 
         owner_fingerprint=known.owner.fingerprint,
         examiner_fingerprint=known.examiner.fingerprint,
         render_html=lambda bundle: PAGE,
-        check_pdf=check_pdf,
+        check_pdf=None,
         tsa_roots=authority.roots,
+        witness_fingerprints=witnesses,
     )
 
 
@@ -152,14 +178,14 @@ def test_the_untouched_bundle_passes(made, authority):
     assert report.intact
     passed = {step.title for step in report.steps if step.outcome is CheckOutcome.PASS}
     assert passed >= {CONTAINER, MANIFEST, SIGNATURES, KEYS, TIME, SEAL, TRANSCRIPT, RAW_ANSWERS, QUESTIONS, CUSTODY,
-                      RESULTS, HTML}  # fmt: skip
+                      RESULTS, HTML, FURTHER, LATER}  # fmt: skip
 
 
 def test_the_table_has_a_row_for_every_file(original):
-    present = {path for path, _ in list_files(original.folder)}
-    rows = {path for path in present if not path.startswith("raw/")} | {RAW}
-    assert set(TABLE) == rows | {"manifest.json", "manifest.dsse.json", MANIFEST_TOKEN}
-    assert set(PLACES) <= set(TABLE)
+    present = set(list_all_files(original.folder))
+    assert set(TABLE) == {path for path in present if not path.startswith("raw/")} | {RAW}
+    # The guard of a served mark has its cells in test_guarded_service.py.
+    assert set(PLACES) <= set(TABLE) | {GUARD}
 
 
 @pytest.mark.parametrize(("path", "column", "expected"), CELLS)
@@ -172,7 +198,8 @@ def test_cell(made, another, authority, path, column, expected):
             tampering.sign_again(made)
             tampering.stamp_manifest(made, authority)
     finally:
-        report = check(made, authority)
+        # An examiner who signs again loses the witness, which a test of its own shows.
+        report = check(made, authority, witnesses=() if signed else (WITNESS.fingerprint,))
     if expected.startswith("undetectable: "):
         assert report.intact, first_failure(report)
         if expected == NO_TOKEN:
@@ -182,7 +209,7 @@ def test_cell(made, another, authority, path, column, expected):
         assert first_failure(report) == expected
 
 
-@pytest.mark.parametrize("path", [path for path in TABLE if not path.startswith("manifest")])
+@pytest.mark.parametrize("path", [path for path, row in TABLE.items() if row[-1] != SAME])
 @pytest.mark.parametrize("how", ["changed", "swapped"])
 def test_a_stranger_who_signs_everything_again_is_never_taken_for_the_examiner(
     made, original, another, authority, path, how
@@ -227,6 +254,11 @@ def swap_seal_and_drop_its_token(made: Made) -> None:
     swap_seal_of_same_owner(made)
     (made.folder / SEAL_TOKEN).unlink()
     tampering.sign_head_again(made)
+
+
+def swap_seal_and_drop_what_names_it(made: Made) -> None:
+    (made.folder / "seal/k.custody.jsonl").unlink()
+    swap_seal_and_drop_its_token(made)
 
 
 def edit_statistic(made: Made) -> None:
@@ -277,7 +309,8 @@ ACTS: dict[str, tuple[Act, bool, str]] = {
     "head signed by a stranger": (lambda m: sign_by_stranger(m, "transcript.head.dsse.json"), True, SIGNATURES),
     "manifest signed by a stranger": (lambda m: sign_by_stranger(m, "manifest.dsse.json"), False, SIGNATURES),
     "another seal of the same owner": (swap_seal_of_same_owner, True, SIGNATURES),
-    "the same without its token, head signed again": (swap_seal_and_drop_its_token, True, RESULTS),
+    "the same without its token, head signed again": (swap_seal_and_drop_its_token, True, CUSTODY),
+    "the same without the key set's log either": (swap_seal_and_drop_what_names_it, True, RESULTS),
     "statistic edited": (edit_statistic, True, RESULTS),
     "transcript lines reordered": (lambda m: swap_lines(m.folder / "transcript.jsonl"), True, TIME),
     "last transcript line dropped": (lambda m: drop_last_line(m.folder / "transcript.jsonl"), True, TRANSCRIPT),
@@ -303,4 +336,22 @@ def test_act(made, authority, name):
     if signed:
         tampering.sign_again(made)
         tampering.stamp_manifest(made, authority)
-    assert first_failure(check(made, authority)) == expected
+    witnesses = () if signed else (WITNESS.fingerprint,)
+    assert first_failure(check(made, authority, witnesses=witnesses)) == expected
+
+
+def test_an_examiner_who_signs_again_loses_the_witness(made, authority):
+    tampering.sign_again(made)
+    tampering.stamp_manifest(made, authority)
+    assert first_failure(check(made, authority)) == FURTHER
+    assert first_failure(check(made, authority, witnesses=())) == "none"
+
+
+def test_later_files_of_an_earlier_manifest_do_not_fit_another_one(made, original, authority):
+    (made.folder / "CHECK.txt").write_bytes(b"other instructions\n")
+    tampering.sign_again(made)
+    for path, expected in ((COSIGNATURE, FURTHER), (LATER_LOG, LATER), (ISSUED[0], DECLARED)):
+        before = (made.folder / path).read_bytes() if (made.folder / path).exists() else None
+        shutil.copy(original.folder / path, made.folder / path)
+        assert first_failure(check(made, authority, witnesses=())) == expected
+        (made.folder / path).unlink() if before is None else (made.folder / path).write_bytes(before)

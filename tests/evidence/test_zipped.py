@@ -6,9 +6,12 @@ import stat
 import struct
 import subprocess
 import zipfile
+from datetime import timedelta
 
+import authorities
 import bundles
 import pytest
+import tampering
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -17,6 +20,7 @@ from auditor.cli.app import app
 from auditor.errors import MalformedError
 from auditor.evidence import zipped
 from auditor.evidence.bundle import list_all_files
+from auditor.evidence.manifest import FOLDERS
 from auditor.evidence.zipped import pack_bundle, unpack_bundle
 
 
@@ -75,6 +79,24 @@ def test_archives_of_stock_tools_are_read(folder, members, tmp_path):
         (tmp_path / "ours.zip").write_bytes(pack_bundle(folder))
         subprocess.run(["unzip", "-q", "ours.zip", "-d", "plain"], cwd=tmp_path, check=True)
         assert files_of(tmp_path / "plain") == members
+
+
+def test_every_place_of_a_bundle_travels_in_a_zip(tmp_path):
+    authority = authorities.Authority(tmp_path / "tsa", start=bundles.START - timedelta(days=30))
+    made = tampering.complete_bundle(tmp_path / "bundle", authority, pdf=False)
+    members = files_of(made.folder)
+    assert {path.partition("/")[0] for path in members if "/" in path} == set(FOLDERS)
+    assert files_of(unpack(pack_bundle(made.folder), tmp_path)) == members
+    keys = ["--owner-key", made.owner.fingerprint, "--witness-key", tampering.WITNESS.fingerprint, "--json"]
+    told = [
+        CliRunner().invoke(app, ["check", str(path), "--tsa-root", str(authority.root_path), *keys])
+        for path in (tmp_path / "bundle.zip", made.folder)
+    ]
+    assert told[0].exit_code == 0
+    assert told[0].stdout == told[1].stdout
+    # The one place that only served marks have.
+    (made.folder / "guard.json").write_bytes(b"{}")
+    assert "guard.json" in files_of(unpack(pack_bundle(made.folder), tmp_path))
 
 
 def test_check_takes_what_pack_makes(folder, tmp_path):

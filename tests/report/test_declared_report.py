@@ -1,5 +1,6 @@
 """Draft and final: what declarations change in the report, the annexes as files, and issued revisions of a bundle."""
 
+import base64
 import dataclasses
 import html
 import json
@@ -7,6 +8,9 @@ import logging
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cases import TableSuspect, marked, seal_keys, small_protocol
@@ -14,11 +18,17 @@ from report import samples
 from report.declared import declarations
 from typer.testing import CliRunner
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "evidence"))
+
+import bundles
+import tampering
+
 from auditor import casefile
 from auditor.audit import Request
 from auditor.cli.app import app
 from auditor.evidence.declarations import declarations_bytes, form_text
 from auditor.evidence.signing import SigningKey
+from auditor.evidence.times import utc_text
 from auditor.report import wording
 from auditor.report.annexes import render_annexes
 from auditor.report.declared import COMMENTED, is_final
@@ -232,6 +242,25 @@ def test_tampering_with_an_issued_report_fails(copy, name):
     tamper, steps = TAMPERINGS[name]
     tamper(copy)
     assert set(failed(copy, "--render")) == steps
+
+
+@pytest.mark.parametrize("path", ["annexes/certificate-902.draft.html", "annexes/fre-702.html", "declarations.json"])
+def test_an_examiner_who_signs_other_sheets_again_is_caught_by_rendering(copy, bundle, path):
+    seal = json.loads((copy / "manifest.dsse.json").read_bytes())["payload"]
+    owner = json.loads(base64.b64decode(seal))["predicate"]["owner_fingerprint"]
+    if path == "declarations.json":
+        (copy / path).write_bytes(declarations_bytes(declarations("", declarations__truth="")))
+    else:
+        rewrite(copy / path, b"DRAFT" if "902" in path else b"702", b"FINAL")
+    made = bundles.Made(
+        folder=copy,
+        opened=None,
+        owner=SimpleNamespace(fingerprint=owner),
+        examiner=SigningKey.from_pem((bundle.parent / "e.pem").read_bytes()),
+    )
+    tampering.sign_again(made, signed_at=utc_text(casefile.utc_now()))
+    assert failed(copy) == {}
+    assert set(failed(copy, "--render")) == {15}
 
 
 def test_a_second_revision_follows_the_first(copy, bundle, tmp_path):

@@ -82,6 +82,7 @@ def issued_reports(case: Verified) -> str:
         examiner_public=public_from_pem(contents[paths.EXAMINER_KEY], what=paths.EXAMINER_KEY),
         report=report_name(sha256_hex(contents[paths.RESULTS])),
     )
+    case.issues = issues
     if paths.DECLARATIONS in contents:
         read_declarations(contents[paths.DECLARATIONS], what=paths.DECLARATIONS)
     if not issues:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,10 @@ RenderHtml = Callable[[Bundle], bytes]
 """Renders ``report.html`` again from a bundle's evidence."""
 CheckPdf = Callable[[Bundle], str]
 """Checks ``report.pdf`` and says what it found; raises an :class:`EvidenceError` when it does not check out."""
+
+SignerPath = Callable[[bytes, "Certificate", datetime, Sequence["Certificate"]], Sequence["Certificate"]]
+"""Returns the verified chain from a signed PDF's certificate to one of the caller's roots, valid at a time; raises an
+:class:`EvidenceError` when there is none."""
 
 CheckIssued = Callable[[Bundle, Issue], str]
 """Checks the files of an issued revision of the report and says what it found, as :data:`CheckPdf` does."""
@@ -79,6 +84,8 @@ class Expected:
     witness_fingerprints: Sequence[str]
     custody_head: str | None
     crls: Sequence["CertificateRevocationList"]
+    trust_roots: Sequence["Certificate"]
+    signer_path: SignerPath | None
 
 
 class Verified:
@@ -91,10 +98,15 @@ class Verified:
     openings: Mapping[int, Opening]
     transcript: Transcript
     results: Mapping[str, JsonValue]
+    issues: Sequence[Issue]
+    signer_paths: dict[str, tuple["Certificate", ...]]
+    """Verified chains of certificates, itself first and a root last, by the PDF's path."""
 
     def __init__(self, path: Path, expected: Expected) -> None:
         self.path = path
         self.expected = expected
+        self.issues = ()
+        self.signer_paths = {}
 
 
 class NotCheckedError(Exception):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from auditor.errors import SignatureError
 from auditor.evidence import manifest as paths
 from auditor.evidence.checks.base import NotCheckedError, Verified
+from auditor.evidence.checks.signer import is_self_made, signed_pdfs
 from auditor.evidence.revocation import Revocation, RevocationFinding, look_up_chain
 from auditor.evidence.timestamps import TokenFinding, TokenState, verify_tokens
 from auditor.evidence.token_files import tokens_among
@@ -26,9 +27,7 @@ def revocation(case: Verified) -> str:
         for found in verify_tokens(tokens_among(files, path), data=data[path], roots=case.expected.tsa_roots):
             if found.state is TokenState.VERIFIED:
                 told.append((found.path, _of_token(found, case)))
-    own = _of_report(case)
-    if own is not None:
-        told.append((paths.REPORT_CERTIFICATE, own))
+    told += _of_reports(case)
     detail = "; ".join(f"{name}: {finding.reason}" for name, finding in told)
     if any(finding.state is Revocation.REVOKED for _, finding in told):
         raise SignatureError(detail)
@@ -59,26 +58,22 @@ def _of_token(found: TokenFinding, case: Verified) -> RevocationFinding:
     return _look_up(signers[0], others=certificates, at=found.token.stamped_at, case=case)
 
 
-def _of_report(case: Verified) -> RevocationFinding | None:
-    """Look up the certificate that signs the PDF; None where there is none, or one that only its holder vouches for."""
-    from cryptography.x509 import load_pem_x509_certificate
-
-    pem = case.bundle.contents.get(paths.REPORT_CERTIFICATE)
-    if pem is None:
-        return None
-    certificate = load_pem_x509_certificate(pem)
-    if certificate.issuer == certificate.subject:
-        return None
-    return _look_up(certificate, others=(), at=case.endorsement.signed_at, case=case)
+def _of_reports(case: Verified) -> list[tuple[str, RevocationFinding]]:
+    """Look up every certificate that signs a PDF, but one that only its holder vouches for."""
+    told = []
+    for name, _, certificate, at in signed_pdfs(case):
+        if is_self_made(certificate):
+            continue
+        path = case.signer_paths.get(name, ())
+        told.append((name, _look_up(certificate, others=list(path), at=at, case=case)))
+    return told
 
 
-def _look_up(
-    certificate: "Certificate", *, others: "list[Certificate] | tuple[()]", at: str, case: Verified
-) -> RevocationFinding:
+def _look_up(certificate: "Certificate", *, others: "list[Certificate]", at: str, case: Verified) -> RevocationFinding:
     return look_up_chain(
         certificate,
         others=others,
-        roots=case.expected.tsa_roots,
+        roots=[*case.expected.tsa_roots, *case.expected.trust_roots],
         crls=case.expected.crls,
         at=datetime.fromisoformat(at),
     )
