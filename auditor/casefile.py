@@ -326,10 +326,10 @@ def _render(folder: Path, *, signer_file: Path | None, authorities: TimeAuthorit
     if pdf_file.exists() and certificate.read_bytes() != signer.certificate_pem:
         set_aside(folder, (paths.REPORT_PDF, paths.REPORT_CERTIFICATE), number=1)
     put(certificate, signer.certificate_pem)
-    for path, data in render_annexes(read_folder(folder)).items():
-        bundle_files.put_file(folder, path, data)
-    given = read_folder(folder)
     try:
+        for path, data in render_annexes(read_folder(folder)).items():
+            bundle_files.put_file(folder, path, data)
+        given = read_folder(folder)
         html = render_html(given)
     except MissingPartError as error:
         logger.warning("no report was made: %s", error)

@@ -106,9 +106,16 @@ def test_the_record_says_what_the_guard_costs(world: Path) -> None:
     assert seal.protocol.grinding_log2 == 0
 
 
-def test_the_client_whose_queries_trained_the_surrogate_is_named(world: Path, stolen: Path) -> None:
+@pytest.fixture(scope="module")
+def audited(world: Path, stolen: Path) -> Path:
+    """The bundle of an audit of the surrogate."""
     out = world / "audit"
     run("verify", "--model", stolen, "--keyset", world / "g" / "k.npz", "--out", out)
+    return out
+
+
+def test_the_client_whose_queries_trained_the_surrogate_is_named(world: Path, audited: Path) -> None:
+    out = audited
     results = json.loads((out / "results.json").read_text())
     assert results["verdict"]["reason"] == "null-rejected"
     assert results["table"]["named"] == ["bob"]
@@ -132,11 +139,11 @@ def test_an_independent_model_is_not_claimed(world: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["guard.json", "results.json"])
-def test_a_changed_bundle_does_not_check(world: Path, stolen: Path, file: str, tmp_path: Path) -> None:
+def test_a_changed_bundle_does_not_check(audited: Path, file: str, tmp_path: Path) -> None:
     import shutil
 
     copy = tmp_path / "audit"
-    shutil.copytree(world / "audit", copy)
+    shutil.copytree(audited, copy)
     data = bytearray((copy / file).read_bytes())
     data[len(data) // 2] ^= 1
     (copy / file).write_bytes(bytes(data))

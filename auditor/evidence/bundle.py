@@ -233,13 +233,12 @@ def write_manifest(folder: Path, *, examiner: SigningKey, clock: Clock, stamp: S
         signed_at=max(utc_text(clock()), transcript.closed_at),
         tool_version=__version__,
     )
-    if put(folder / paths.MANIFEST, manifest):
-        # What a killed process began over another manifest, which nobody signed.
-        (folder / paths.LATER_CUSTODY).unlink(missing_ok=True)
+    put(folder / paths.MANIFEST, manifest)
+    # What a killed process began over a manifest that nobody signed begins anew.
+    (folder / paths.LATER_CUSTODY).unlink(missing_ok=True)
     # The log that goes on exists before the signature, so that a finished bundle without one was robbed of it.
     later = OpenLog(folder / paths.LATER_CUSTODY, anchor=sha256_hex(manifest))
-    if later.read() is None:
-        later.add(signing_event(manifest, at=endorsement.signed_at), key=examiner)
+    later.add(signing_event(manifest, at=endorsement.signed_at), key=examiner)
     signed = sign_manifest(manifest, endorsement, examiner=examiner)
     write_new(folder / paths.MANIFEST_ENVELOPE, signed)
     stamp_manifest(folder, examiner=examiner, clock=clock, stamp=stamp)

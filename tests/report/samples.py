@@ -143,7 +143,7 @@ def _built(name: str) -> tuple[tuple[str, bytes], ...]:
             name="margin" if protocol.null_basis is NullBasis.DRAWN_LABELS else "new-label",
             version=1,
             settings={"strength": "0.3"},
-        ),  # fmt: skip
+        ),
         model_sha256=sha256_hex(b"weights"),
         seed_commitment=seed_commitment(b"s" * 32),
         owner_public_key=owner.public.hex(),
