@@ -11,7 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from auditor.analysis import Basis, Null, basis_of, gather_facts, is_hit, sort_replies
+from auditor.analysis import (
+    Basis,
+    Null,
+    basis_of,
+    code_is_open,
+    count_hits,
+    gather_facts,
+    is_hit,
+    label_code,
+    sort_replies,
+)
 from auditor.canonical import sha256_hex
 from auditor.errors import (
     Attempt,
@@ -159,6 +169,8 @@ class Asking:
         self._lost: tuple[tuple[int, tuple[Probe, ...]], ...] = ()
         self.replies: list[Reply] = []
         self.last_error: SuspectError | None = None
+        self._code_open: bool | None = None
+        """Whether the first look at the label code calls for all keys; None before that look."""
         if earlier is not None:
             self._n_batches = len(earlier.batches)
             self.replies += issued_replies(earlier, self._planned, max_keys=plan.max_keys)
@@ -197,7 +209,7 @@ class Asking:
                 # Where the last batches got no answer at all, the line was cut and the audit may go on later.
                 return "failed" if self._cut_off else "invalid"
             self._progress.begin("asking further keys", max(permitted - n_opening, 1))
-            while not self._watch.decided(self.replies) and len(self.replies) < permitted:
+            while not self._settled(n_opening) and len(self.replies) < permitted:
                 position = len(self.replies)
                 size = min(STAGE_2_BATCH, self._suspect.batch_size, permitted - position)
                 if not self._ask_all(self._planned[position : position + size], batch_size=size):
@@ -207,6 +219,19 @@ class Asking:
             return "interrupted"
         finally:
             self._progress.end()
+
+    def _settled(self, n_opening: int) -> bool:
+        """True when no further key can change the outcome: the test has ended, and no label code stays suspicious."""
+        if not self._watch.decided(self.replies):
+            return False
+        if self._code_open is None:
+            opened = self._opened.seal
+            first = label_code(sort_replies(self.replies[:n_opening]), self._samples, opened.spec, opened.protocol)
+            self._code_open = code_is_open(first, opened.protocol)
+        return not (self._code_open and self._without_hits())
+
+    def _without_hits(self) -> bool:
+        return count_hits(sort_replies(self.replies).keys, self._samples) == 0
 
     def _ask_lost(self) -> bool:
         """Ask again what stayed without an answer before a stop; False when the suspect has withdrawn."""

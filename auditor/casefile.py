@@ -259,7 +259,7 @@ def _issue(
     """Render, sign and re-read what an audit found; return the report's name."""
     progress.begin("writing and signing the report", 3)
     for path, data in additions.items():
-        bundle_files.add_file(folder, path, data)
+        bundle_files.put_file(folder, path, data)
     report_name = _render(folder, signer_file=signer_file, authorities=authorities, progress=progress)
     bundle_files.write_manifest(folder, examiner=examiner, clock=utc_now, stamp=authorities.stamp)
     progress.advance()
@@ -326,10 +326,10 @@ def _render(folder: Path, *, signer_file: Path | None, authorities: TimeAuthorit
     if pdf_file.exists() and certificate.read_bytes() != signer.certificate_pem:
         set_aside(folder, (paths.REPORT_PDF, paths.REPORT_CERTIFICATE), number=1)
     put(certificate, signer.certificate_pem)
-    for path, data in render_annexes(read_folder(folder)).items():
-        bundle_files.add_file(folder, path, data)
-    given = read_folder(folder)
     try:
+        for path, data in render_annexes(read_folder(folder)).items():
+            bundle_files.put_file(folder, path, data)
+        given = read_folder(folder)
         html = render_html(given)
     except MissingPartError as error:
         logger.warning("no report was made: %s", error)

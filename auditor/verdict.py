@@ -6,6 +6,14 @@ from typing import assert_never
 
 from auditor.records import NullBasis, Protocol, Reason, Status, Verdict
 
+CODE_LOOKS = 2
+"""Looks at the label code between which its level is divided: where the test of the hits ends, and at all keys."""
+
+
+def code_level(protocol: Protocol) -> float:
+    """Return the level of one look at the label code."""
+    return protocol.code_alpha / CODE_LOOKS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -56,7 +64,7 @@ def decide(facts: Facts, protocol: Protocol) -> Reason:
         return Reason.NULL_UNCALIBRATED
     if facts.rejected:
         return Reason.CONTESTABLE if facts.contestable else Reason.NULL_REJECTED
-    if facts.code_p_value is not None and facts.code_p_value <= protocol.code_alpha:
+    if facts.code_p_value is not None and facts.code_p_value <= code_level(protocol):
         return Reason.LABEL_HIDDEN
     if facts.futile:
         return Reason.HIT_RATE_EXCLUDED

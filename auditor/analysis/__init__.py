@@ -23,7 +23,7 @@ from auditor.analysis.base import (
 from auditor.analysis.drawn_labels import DrawnLabels
 from auditor.analysis.drawn_table import DrawnTable
 from auditor.analysis.panel import PanelMember, PanelView, panel_rate, view_panel
-from auditor.analysis.randomness_checks import CODE_DRAWS, label_code, pattern_rank
+from auditor.analysis.randomness_checks import CODE_DRAWS, code_is_open, label_code, pattern_rank
 from auditor.analysis.sham_bound import ShamBound
 from auditor.records import Design, InputSpec, NullBasis, Protocol, Sample
 
@@ -38,6 +38,7 @@ __all__ = [
     "Placebo",
     "Replies",
     "basis_of",
+    "code_is_open",
     "count_hits",
     "decide_keys",
     "fixed_log10_p",

@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from auditor.analysis.base import Replies, count_hits, is_hit
 from auditor.records import InputSpec, Protocol, Sample
 from auditor.stats import randomization
+from auditor.verdict import code_level
 
 CODE_DRAWS = 99_999
+CODE_SUSPICION = 0.05
+"""Above this p-value of the first look nothing more is asked for the code's sake; not asking costs no level."""
 
 
 def label_code(
@@ -26,6 +29,15 @@ def label_code(
         seed=bytes.fromhex(protocol.order_seed),
         draws=CODE_DRAWS,
     )
+
+
+def code_is_open(code: randomization.CodeOutcome | None, protocol: Protocol) -> bool:
+    """Return whether a first look at the label code is suspicious without being conclusive.
+
+    The remaining keys are then asked before an audit ends without hits: a suspect that dropped the new label would
+    otherwise pass for innocent as soon as the missing hits allow it.
+    """
+    return code is not None and code_level(protocol) < code.p_value <= CODE_SUSPICION
 
 
 def pattern_rank(

@@ -234,7 +234,7 @@ def write_manifest(folder: Path, *, examiner: SigningKey, clock: Clock, stamp: S
         tool_version=__version__,
     )
     put(folder / paths.MANIFEST, manifest)
-    # A killed process may have begun the log over a manifest that nobody signed.
+    # What a killed process began over a manifest that nobody signed begins anew.
     (folder / paths.LATER_CUSTODY).unlink(missing_ok=True)
     # The log that goes on exists before the signature, so that a finished bundle without one was robbed of it.
     later = OpenLog(folder / paths.LATER_CUSTODY, anchor=sha256_hex(manifest))
@@ -257,15 +257,29 @@ def stamp_manifest(folder: Path, *, examiner: SigningKey, clock: Clock, stamp: S
 
 
 def add_file(folder: Path, path: str, data: bytes) -> None:
-    """Write one further file of an unfinished bundle, in place of one that a killed process left.
+    """Write one further file into a bundle; nothing that exists is changed.
+
+    Raises:
+        ValueError: a path that no bundle holds; a bug of the caller.
+        FileExistsError: the file exists.
+    """
+    write_new(_place(folder, path), data)
+
+
+def put_file(folder: Path, path: str, data: bytes) -> None:
+    """Write one further file of a bundle that nobody signed yet, in place of one that a killed process left.
 
     Raises:
         ValueError: a path that no bundle holds; a bug of the caller.
     """
+    put(_place(folder, path), data)
+
+
+def _place(folder: Path, path: str) -> Path:
     if place_of(path) is None and not paths.is_later(path):
         raise ValueError(f"a bundle has no place for {path}")
     (folder / path).parent.mkdir(exist_ok=True)
-    put(folder / path, data)
+    return folder / path
 
 
 def later_log(folder: Path) -> OpenLog:

@@ -4,7 +4,7 @@ Pure functions of the evidence, like the report. The certificate is filled in as
 """
 
 from auditor.evidence import manifest as paths
-from auditor.report import drawn_labels, provenance, view, wording
+from auditor.report import drawn_labels, drawn_table, provenance, view, wording
 from auditor.report.declared import declared, state
 from auditor.report.html import render_template
 from auditor.report.inputs import REQUIRED, ReportInput, Tree
@@ -62,7 +62,6 @@ def render_map(given: ReportInput) -> bytes:
     tree = Tree(given.results, "results.json")
     view.check_ranges(tree)
     outcome = view.read_outcome(tree)
-    hits = f"{tree.integer('/detection/hits')} of {tree.integer('/detection/trials')} key samples"
     opinion = "no likelihood ratio is reported and no band applies"
     if outcome.lr is not None:
         limited = "the measured error rate" if tree.text("/opinion/limited_by") == "error rate" else "the null model"
@@ -74,8 +73,7 @@ def render_map(given: ReportInput) -> bytes:
         ),
         (
             f"{tree.integer('/queries/total'):,} questions were issued, {tree.integer('/queries/failed'):,} stayed "
-            f"without an answer. The suspect gave the sealed answer to {hits} {drawn_labels.comparison(tree)}. Every "
-            "issued question counts; raw answers are kept by digest.",
+            f"without an answer. {_found(tree)}. Every issued question counts; raw answers are kept by digest.",
         ),
         (
             f"The plan was sealed with a level of {level(tree.number('/test/alpha'))}; the null rate used is "
@@ -101,6 +99,13 @@ def render_map(given: ReportInput) -> bytes:
         MAP_TEMPLATE,
         {**_common(given, title="Where each element of Federal Rule of Evidence 702 is met"), "rows": rows},
     )
+
+
+def _found(tree: Tree) -> str:
+    hits = f"{tree.integer('/detection/hits')} of {tree.integer('/detection/trials')}"
+    if drawn_table.applies(tree):
+        return f"In {hits} cells the drawn target class led the suspect's scores {drawn_table.comparison(tree)}"
+    return f"The suspect gave the sealed answer to {hits} key samples {drawn_labels.comparison(tree)}"
 
 
 def _deviations(tree: Tree) -> str:

@@ -248,7 +248,7 @@ def _rank_row(tree: Tree) -> Row:
 
 def _code_row(tree: Tree) -> Row:
     hits, trials = tree.integer("/label_code/hits"), tree.integer("/label_code/trials")
-    p, alpha = tree.number("/label_code/p_value"), tree.number("/label_code/alpha")
+    p, alpha = tree.number("/label_code/p_value"), tree.number("/label_code/alpha_look")
     draws = tree.integer("/label_code/draws")
     value = f"{hits} of {trials} answers follow the code, p = {rate(p)} over {draws:,} redraws (level {level(alpha)})"
     return Row(label="Label code", value=value, pointer="/label_code")

@@ -8,7 +8,7 @@ from auditor.canonical import JsonValue, decimal_string
 from auditor.records import Design, NullBasis, Protocol, Reason, Sample
 from auditor.results.numbers import LOG10_2, log10_sum, power_of_ten
 from auditor.stats import exact, randomization, sequential
-from auditor.verdict import Facts
+from auditor.verdict import Facts, code_level
 
 INTERVAL_CONFIDENCE = 0.95
 DECIDED = (Reason.NULL_REJECTED, Reason.HIT_RATE_EXCLUDED, Reason.CONTESTABLE)
@@ -233,6 +233,7 @@ def code_section(code: randomization.CodeOutcome, protocol: Protocol) -> dict[st
         "at_least_as_high": code.at_least_as_high,
         "p_value": decimal_string(code.p_value),
         "alpha": decimal_string(protocol.code_alpha),
+        "alpha_look": decimal_string(code_level(protocol)),
     }
 
 

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -13,6 +14,7 @@ from pathlib import Path
 from auditor.errors import AuditorError, MissingPartError, SuspectUnavailableError, UsageError
 from auditor.study.trials import read_files
 
+CONNECT_WITHIN_S = 10.0
 MAX_LOSSES = 3
 """Times that lost workers are replaced before a task is given up."""
 
@@ -118,6 +120,7 @@ class RayWorkers(Workers):
         except ImportError as error:
             raise MissingPartError("--ray needs Ray: pip install 'model-ownership-auditor[ray]'") from error
         self._ray = ray
+        _require_reachable(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -153,6 +156,18 @@ def attempt(key: str, function: Callable[..., object], *arguments: object) -> Do
         return Done(key=key, value=function(*arguments))
     except AuditorError as error:
         return Done(key=key, error=str(error))
+
+
+def _require_reachable(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_WITHIN_S):
+            pass
+    except (OSError, OverflowError) as error:
+        raise SuspectUnavailableError(f"no Ray cluster at {address!r} ({type(error).__name__})") from error
 
 
 def _one_thread() -> None:

@@ -139,7 +139,11 @@ def _built(name: str) -> tuple[tuple[str, bytes], ...]:
         n_samples=protocol.n_keys + protocol.n_shams + protocol.n_controls,
         spec=InputSpec(shape=(1, 8, 8), classes=tuple(str(i) for i in range(N_CLASSES))),
         protocol=protocol,
-        generator=Generator(name="new-label", version=1, settings={"strength": "0.3"}),
+        generator=Generator(
+            name="margin" if protocol.null_basis is NullBasis.DRAWN_LABELS else "new-label",
+            version=1,
+            settings={"strength": "0.3"},
+        ),
         model_sha256=sha256_hex(b"weights"),
         seed_commitment=seed_commitment(b"s" * 32),
         owner_public_key=owner.public.hex(),
