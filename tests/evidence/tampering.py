@@ -9,6 +9,7 @@ from pathlib import Path
 
 import authorities
 import bundles
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from auditor.canonical import canonical_bytes, sha256_hex
 from auditor.evidence import bundle as bundle_files
@@ -25,7 +26,8 @@ from auditor.evidence.transcript import DOMAIN, read_transcript
 PAGE = b"<!DOCTYPE html><html lang='en'><head><title>t</title></head><body><p>report</p></body></html>"
 CUSTODY_DOMAIN = b"auditor/1 custody line\0"
 SEAL_TOKEN, HEAD_TOKEN, MANIFEST_TOKEN = "seal/k.seal.1.tsr", "transcript.head.1.tsr", "manifest.1.tsr"
-WITNESS = SigningKey.generate()
+# The same key in every test process: its fingerprint is part of the names of tests.
+WITNESS = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 COSIGNATURE = cosignature_path(WITNESS.fingerprint)
 ISSUED = tuple(
     issued_path(2, name)
