@@ -226,4 +226,5 @@ def test_looking_leaves_no_thread_behind():
         suspect = suspect_at(server.url, profile=load("mlflow"))
         suspect.describe()
         suspect.close()
-    assert threading.active_count() == before
+    # The server's own threads end when their connections do, which may take a moment.
+    web.wait_until(lambda: threading.active_count() <= before, timeout_s=10)
