@@ -2,6 +2,10 @@
 
 from auditor.records import Design, NullBasis, Protocol
 
+P_MIN = {NullBasis.SHAMS: 0.3, NullBasis.DRAWN_LABELS: 0.1, NullBasis.DRAWN_TABLE: 0.3}
+"""Smallest hit rate an audit goes on for. Surrogates keep few drawn labels, and few of many deviating answers still are
+strong evidence, so that an audit of drawn labels gives up later."""
+
 
 def standard_protocol(
     *,
@@ -34,7 +38,7 @@ def standard_protocol(
         alpha=1e-6,
         null_share=0.5,
         null_floor=0.01,
-        p_min=0.3,
+        p_min=P_MIN[null_basis],
         futility=0.01,
         n_keys=n_keys,
         opening_keys=opening_keys,
