@@ -50,7 +50,9 @@ from auditor.training import train_unmarked
 HERE = Path(__file__).parent
 TRIALS = HERE / "results" / "margin.trials.jsonl"
 SUMMARY = HERE / "results" / "margin.json"
+EXPLORED = HERE / "results" / "margin.explored.jsonl"
 PAGE = HERE / "margin.md"
+NOTES = HERE / "margin.notes.md"
 DATA = "fashion-mnist"
 FORMAT = 2
 SPLIT_SEED = 20
@@ -278,7 +280,8 @@ def render(_: argparse.Namespace) -> None:
         raise SystemExit("no kept trials: run `python benchmarks/margin.py run` first")
     trials.sort(key=lambda record: json.dumps(record["trial"], sort_keys=True))
     SUMMARY.write_text(json.dumps({"format": FORMAT, "trials": trials}, indent=1, sort_keys=True) + "\n")
-    PAGE.write_text(page(trials))
+    explored = [json.loads(line) for line in EXPLORED.read_text().splitlines()] if EXPLORED.exists() else []
+    PAGE.write_text(page(trials, explored=explored, notes=NOTES.read_text()))
     print(f"written: {SUMMARY} and {PAGE}", file=sys.stderr)
 
 
