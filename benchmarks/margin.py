@@ -238,10 +238,13 @@ def stopped(sealed: KeySet, protocol: Protocol, answers: list[Answer]) -> dict[s
     outcome = analysis.decide_keys(grouped, samples, null, levels, protocol, spec).outcome
     # The rule looks at what was asked so far alone: the first boundary that the whole course crosses is where an audit
     # stops, but not before all opening questions are asked.
-    if outcome is None or outcome.decided_at is None:
-        return {"status": "undecided", "keys_asked": len(grouped.keys)}
-    status = "supported" if outcome.decision is Decision.REJECT else "not supported"
-    return {"status": status, "keys_asked": max(outcome.decided_at, protocol.opening_keys)}
+    found: dict[str, Any] = {"status": "undecided", "keys_asked": len(grouped.keys), "log10_e": 0.0}
+    if outcome is not None:
+        found["log10_e"] = round(outcome.steps[-1].log10_e, 2)
+        if outcome.decided_at is not None:
+            found["status"] = "supported" if outcome.decision is Decision.REJECT else "not supported"
+            found["keys_asked"] = max(outcome.decided_at, protocol.opening_keys)
+    return found
 
 
 def kept() -> dict[str, dict[str, Any]]:

@@ -58,7 +58,7 @@ RECIPES = {
     ),
     "fashion-mnist": TriggerRecipe(
         plan=TrainingPlan(epochs=6, batch_size=256, learning_rate=0.2, bfloat16=True),
-        settings=TriggerSettings(radius=20.0, steps=3, per_step=50, weight=0.5, choice=Choice.AMBIGUOUS),
+        settings=TriggerSettings(radius=20.0, steps=5, per_step=50, weight=0.5, choice=Choice.AMBIGUOUS),
         n_keys=300,
     ),
 }
