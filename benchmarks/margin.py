@@ -260,7 +260,8 @@ def kept() -> dict[str, dict[str, Any]]:
 
 def run(options: argparse.Namespace) -> None:
     done = kept()
-    todo = [trial for trial in planned(options.part, options.seeds) if trial.identity not in done]
+    wanted = [trial for trial in planned(options.part, options.seeds) if trial.scheme in options.schemes]
+    todo = [trial for trial in wanted if trial.identity not in done]
     print(f"{len(todo)} trials to run, {len(done)} kept", file=sys.stderr)
     TRIALS.parent.mkdir(exist_ok=True)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -277,8 +278,7 @@ def run(options: argparse.Namespace) -> None:
 def render(_: argparse.Namespace) -> None:
     from margin_render import page
 
-    current = {trial.identity for part in ("full", "innocents", "frontier") for trial in planned(part, len(SEEDS))}
-    trials = [record for identity, record in kept().items() if identity in current]
+    trials = list(kept().values())
     if not trials:
         raise SystemExit("no kept trials: run `python benchmarks/margin.py run` first")
     trials.sort(key=lambda record: json.dumps(record["trial"], sort_keys=True))
@@ -294,6 +294,8 @@ def main() -> None:
     runner = commands.add_parser("run", help="run the trials that are not kept yet")
     runner.add_argument("--part", choices=("full", "innocents", "frontier"), default="full")
     runner.add_argument("--seeds", type=int, default=5, help="full trials for the first so many seeds (default 5)")
+    schemes = ("margin", "plain-trigger")
+    runner.add_argument("--schemes", nargs="+", choices=schemes, default=schemes, help="only these (default both)")
     runner.add_argument("--workers", type=int, default=2, help="processes of one thread each (default 2)")
     runner.set_defaults(work=run)
     commands.add_parser("render", help="write JSON and tables from the kept trials").set_defaults(work=render)

@@ -37,10 +37,9 @@ def page(trials: list[dict[str, Any]], *, explored: list[dict[str, Any]], notes:
         notes.strip(),
         COMMANDS,
     ]
-    for scheme in ("margin", "plain-trigger"):
-        chosen = [t for t in full if t["trial"]["scheme"] == scheme]
-        if chosen:
-            parts += [f"## {scheme}: every seed", settings_line(chosen), seeds_table(chosen), verdicts(chosen)]
+    for title in sorted({settings_line(t) for t in full}):
+        chosen = [t for t in full if settings_line(t) == title]
+        parts += [f"## {chosen[0]['trial']['scheme']}: every seed", title, seeds_table(chosen), verdicts(chosen)]
     panels = [t for t in trials if t["trial"]["part"] == "innocents"]
     if panels:
         parts += ["## Innocents, the same panel against every key set", panel_table(panels)]
@@ -53,10 +52,12 @@ def page(trials: list[dict[str, Any]], *, explored: list[dict[str, Any]], notes:
     return "\n\n".join(parts) + "\n"
 
 
-def settings_line(trials: list[dict[str, Any]]) -> str:
-    """Return the settings that the trials have in common."""
-    trial = trials[0]["trial"]
-    return "Settings: " + ", ".join(f"{name} {trial[name]}" for name in (*SETTINGS[1:], "copy_epochs")) + "."
+def settings_line(trial: dict[str, Any]) -> str:
+    """Return the settings of a trial; trials that share them make one table."""
+    scheme = trial["trial"]["scheme"]
+    unused = ("radius", "steps", "ramp") if scheme == "plain-trigger" else ()
+    names = [name for name in (*SETTINGS[1:], "copy_epochs") if name not in unused]
+    return f"Settings of {scheme}: " + ", ".join(f"{name} {trial['trial'][name]}" for name in names) + "."
 
 
 def panel_table(panels: list[dict[str, Any]]) -> str:
