@@ -121,8 +121,9 @@ def seeds_table(trials: list[dict[str, Any]]) -> str:
 
 
 def verdict(stopped: dict[str, Any]) -> str:
-    """Return the outcome of the sealed test with the keys it took."""
-    return f"{stopped['status']} ({stopped['keys_asked']})"
+    """Return the outcome of the sealed test with the keys it took, and its evidence after the last key where kept."""
+    evidence = f", log10 e {stopped['log10_e']:+.1f}" if "log10_e" in stopped else ""
+    return f"{stopped['status']} ({stopped['keys_asked']}{evidence})"
 
 
 def verdicts(trials: list[dict[str, Any]]) -> str:
