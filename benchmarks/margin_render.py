@@ -4,32 +4,101 @@ from typing import Any
 
 from auditor.stats.exact import clopper_pearson
 
-MODELS = ("victim", "soft", "hard", "innocent", "twin")
+MODELS = ("victim", "soft", "hard", "twin")
 TITLES = {
     "victim": "marked model", "soft": "surrogate, probabilities", "hard": "surrogate, labels",
-    "innocent": "innocent, attacker's images", "twin": "unmarked twin",
+    "twin": "unmarked twin",
 }  # fmt: skip
 
 
-def page(trials: list[dict[str, Any]]) -> str:
+SETTINGS = ("scheme", "radius", "steps", "weight", "per_step", "n_keys", "choice", "ramp", "width", "epochs")
+
+
+COMMANDS = """Commands, in the order of the tables (kept trials are not run again; `render` trains nothing):
+
+    python benchmarks/margin.py run
+    python benchmarks/margin.py run --part innocents
+    python benchmarks/margin.py run --part frontier
+    python benchmarks/margin.py render"""
+EXPLORED = """Measured with seed 1 while settings were sought, with the same functions but without a sealed key set, so
+that there is no verdict: hits / deviating, log10 p, and the largest log10 evidence of the scores' ranks over all keys.
+Surrogates of 4 epochs. The records are in `benchmarks/results/margin.explored.jsonl`."""
+
+
+def page(trials: list[dict[str, Any]], *, explored: list[dict[str, Any]], notes: str) -> str:
     """Return the page in Markdown."""
     full = [t for t in trials if t["trial"]["part"] == "full"]
     parts = [
         "# Margin: survival of extraction against clean accuracy",
-        "Fashion-MNIST; owner and attacker hold disjoint images. Command: `python benchmarks/margin.py run`, then "
-        "`render`. Counts are over all sealed triggers: drawn labels among the answers that differ from "
-        "the natural one; log10 p is exact (binomial, 1/9). The verdicts are those of "
-        "the sealed sequential test at 1e-6, with the keys asked, from top-1 labels alone and from all scores.",
+        "Fashion-MNIST, small network; owner (28,000) and attacker (30,000) hold disjoint images. Counts are over all "
+        "sealed triggers: drawn labels among the answers that differ from the natural one; log10 p is exact "
+        "(binomial, 1/9). The verdicts are those of the sealed sequential test at 1e-6, with the keys asked: from "
+        "top-1 labels alone, and from all scores.",
+        notes.strip(),
+        COMMANDS,
     ]
-    for scheme in ("margin", "plain-trigger"):
-        chosen = [t for t in full if t["trial"]["scheme"] == scheme]
-        if chosen:
-            parts += [f"## {scheme}: every seed", seeds_table(chosen), verdicts(chosen)]
-    frontier = [t for t in trials if t["trial"]["part"] == "frontier"]
+    for title in sorted({settings_line(t) for t in full}):
+        chosen = [t for t in full if settings_line(t) == title]
+        parts += [f"## {chosen[0]['trial']['scheme']}: every seed", title, seeds_table(chosen), verdicts(chosen)]
+    panels = [t for t in trials if t["trial"]["part"] == "innocents"]
+    if panels:
+        parts += ["## Innocents, the same panel against every key set", panel_table(panels)]
+    frontier = [t for t in trials if "models" in t and (t["trial"]["part"] == "frontier" or t["trial"]["seed"] == 1)]
     if frontier:
-        parts += ["## Frontier (seed 1, one trial a row)", frontier_table(frontier)]
+        parts += ["## Frontier: accuracy cost against survival (seed 1, one trial a row)", frontier_table(frontier)]
+    if explored:
+        parts += ["## Tried beside the benchmark", EXPLORED, explored_table(explored)]
     parts.append(provenance(trials))
     return "\n\n".join(parts) + "\n"
+
+
+def settings_line(trial: dict[str, Any]) -> str:
+    """Return the settings of a trial; trials that share them make one table."""
+    scheme = trial["trial"]["scheme"]
+    unused = ("radius", "steps", "ramp") if scheme == "plain-trigger" else ()
+    names = [name for name in (*SETTINGS[1:], "copy_epochs") if name not in unused]
+    return f"Settings of {scheme}: " + ", ".join(f"{name} {trial['trial'][name]}" for name in names) + "."
+
+
+def panel_table(panels: list[dict[str, Any]]) -> str:
+    """Return one row per key set, and the false positives over the innocents."""
+    lines = [
+        "| seed of the key set | innocents | accuracy | hits / deviating, all | supported by labels | by scores |",
+        "|" + " --- |" * 6,
+    ]
+    for panel in sorted(panels, key=lambda t: t["trial"]["seed"]):
+        models = panel["innocents"]
+        worst, best = min(m["accuracy"] for m in models), max(m["accuracy"] for m in models)
+        supported = [sum(m[kind]["status"] == "supported" for m in models) for kind in ("by_labels", "by_scores")]
+        lines.append(
+            f"| {panel['trial']['seed']} | {len(models)} | {worst:.4f}-{best:.4f} "
+            f"| {sum(m['hits'] for m in models)} / {sum(m['deviating'] for m in models)} "
+            f"| {supported[0]} | {supported[1]} |"
+        )
+    n = len(panels[0]["innocents"])
+    ever = sum(
+        any(p["innocents"][i][kind]["status"] == "supported" for p in panels for kind in ("by_labels", "by_scores"))
+        for i in range(n)
+    )
+    interval = clopper_pearson(hits=ever, trials=n, confidence=0.95)
+    said = f"Innocents ever supported: {ever} of {n} (95 % interval {interval.low:.2f}-{interval.high:.2f}, exact)."
+    return "\n".join(lines) + "\n\n" + said
+
+
+def explored_table(explored: list[dict[str, Any]]) -> str:
+    """Return one row per trial outside the benchmark."""
+    lines = ["| settings | clean minus twin | marked | soft | hard |", "|" + " --- |" * 5]
+    for trial in explored:
+        cells = [", ".join(f"{name} {value}" for name, value in trial["settings"].items())]
+        if "ended" in trial:
+            lines.append("| " + " | ".join([*cells, trial["ended"], "", "", ""]) + " |")
+            continue
+        cells.append(f"{trial['clean_minus_twin_points']:+.2f}")
+        for name in ("victim", "soft", "hard"):
+            m = trial[name]
+            cells.append(f"{m['hits']} / {m['deviating']}, {m['log10_p']:.1f}; ranks {m['log10_e_ranks']:.1f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def seeds_table(trials: list[dict[str, Any]]) -> str:
@@ -52,8 +121,9 @@ def seeds_table(trials: list[dict[str, Any]]) -> str:
 
 
 def verdict(stopped: dict[str, Any]) -> str:
-    """Return the outcome of the sealed test with the keys it took."""
-    return f"{stopped['status']} ({stopped['keys_asked']})"
+    """Return the outcome of the sealed test with the keys it took, and its evidence after the last key where kept."""
+    evidence = f", log10 e {stopped['log10_e']:+.1f}" if "log10_e" in stopped else ""
+    return f"{stopped['status']} ({stopped['keys_asked']}{evidence})"
 
 
 def verdicts(trials: list[dict[str, Any]]) -> str:
@@ -71,7 +141,7 @@ def verdicts(trials: list[dict[str, Any]]) -> str:
 
 def frontier_table(trials: list[dict[str, Any]]) -> str:
     """Return one row per setting."""
-    names = ("radius", "weight", "per_step", "n_keys", "choice", "ramp", "width", "epochs")
+    names = SETTINGS
     lines = [
         "| "
         + " | ".join(names)
