@@ -107,8 +107,10 @@ class Guard(ABC):
         if given.ndim != 2 or given.shape[1] != self.n_classes:
             raise UsageError(f"guard: scores must have shape (n, {self.n_classes})")
         clean = given.astype(np.float64)
-        # One pass over the sum also finds what is not finite.
-        if not np.all(np.abs(clean.sum(axis=1) - 1.0) <= SUM_TOLERANCE):
+        sums = clean.sum(axis=1)
+        # Extremes of the sums also find what is not finite: no comparison with it holds.
+        low, high = sums.min(initial=1.0), sums.max(initial=1.0)
+        if not (low >= 1.0 - SUM_TOLERANCE and high <= 1.0 + SUM_TOLERANCE):
             raise UsageError("guard: every row of scores must be finite and sum to one")
         if clean.min(initial=0.0) < 0.0:
             raise UsageError("guard: scores must not be negative")
@@ -148,12 +150,14 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _like(given: Any, answers: Floats) -> Any:
-    if _is_tensor(given):
-        return given.new_tensor(answers)
-    return answers.astype(given.dtype) if isinstance(given, np.ndarray) and given.dtype.kind == "f" else answers
+    if isinstance(given, np.ndarray):
+        return answers.astype(given.dtype, copy=False) if given.dtype.kind == "f" else answers
+    return given.new_tensor(answers) if _is_tensor(given) else answers
 
 
 def _array(value: Any) -> npt.NDArray[Any]:
+    if isinstance(value, np.ndarray):
+        return value
     if _is_tensor(value):
         plain = value.detach().cpu()
         return np.asarray(plain.numpy() if plain.is_floating_point() is False else plain.float().numpy())

@@ -62,7 +62,7 @@ class DynaMarks(Guard):
         words = self._draws.words(sums)
         drawn = means + self._settings.sigma * ndtri(unit_interval(words[:, 0]))
         wanted = np.minimum(np.maximum(drawn, 0.0), 2.0 * means)
-        lead = probabilities[rows, first] - probabilities[rows, targets]
+        lead = probabilities.max(axis=1) - probabilities[rows, targets]
         shares = np.minimum(wanted, np.maximum(0.0, (lead - self._settings.margin) / (1.0 + lead)))
         answers = probabilities * (1.0 - shares)[:, None]
         answers[rows, targets] += shares
