@@ -28,6 +28,7 @@ OWN, OTHER = CLIENTS[0], CLIENTS[1]
 BUDGET, EPOCHS, BATCH, RATE = 15_000, 4, 256, 0.2
 N_PROBES, N_MIXTURES, N_AMBIGUOUS = 1_000, 20_000, 5_000
 REDRAWS, FRESH_KEYS, MANY_KEYS, MANY_REDRAWS = 9_999, 150, 100_000, 400_000
+PROBES = (50, 100, 200, 500, 1_000, 2_000)
 LEVELS = (0.5, 0.1, 0.05, 0.01, 0.001)
 
 
@@ -414,6 +415,27 @@ def measure_owner(world: World) -> dict[str, Any]:
     return found
 
 
+def measure_probes(world: World) -> dict[str, Any]:
+    """Return log10 p of one marked surrogate under its client's key, by number of probes."""
+    from auditor.guard_keys import probe_cells
+    from auditor.models import predict
+    from auditor.stats.keyed_cells import cell_table, probability_scores
+    from auditor.stats.table_law import table_tail
+
+    network, keys, found = suspects(world)["soft-15000"](), world.guard_keys(), {}
+    for number in PROBES:
+        probes = world.data.carriers.inputs[:number]
+        reference = predict(world.teacher, probes).astype(np.float64)
+        table = cell_table(
+            scores=probability_scores(suspect=probabilities(network, probes), reference=reference),
+            cells=probe_cells(keys, probes, reference),
+            labels=reference.argmax(axis=1),
+        )
+        law = table_tail(scores=table.scores, targets=table.columns(keys.table(OWN).targets))
+        found[str(len(probes))] = {"cells": len(table.cells), "log10_p": round(law.log10_p_upper, 3)}
+    return found
+
+
 def measure_coswm(world: World) -> dict[str, Any]:
     from auditor.guards.coswm import CosWM, cosine_test, project
 
@@ -532,13 +554,14 @@ def run(seeds: list[int], names: list[str] | None) -> None:
     done = {(line["seed"], line["name"]) for line in read_trials()}
     for seed in seeds:
         world: World | None = None
-        wanted = ["owner", *SUSPECT_NAMES, "coswm-1000-probes", "dawn", "levels"]
+        wanted = ["owner", *SUSPECT_NAMES, "coswm-1000-probes", "dawn", "levels", "probes"]
         for name in wanted:
             if (seed, name) in done or (names and name not in names):
                 continue
             world = world or World(seed)
             started_s = time.monotonic()
-            special = {
+            special: dict[str, Callable[[World], dict[str, Any]]] = {
+                "probes": measure_probes,
                 "owner": measure_owner,
                 "coswm-1000-probes": measure_coswm,
                 "dawn": measure_dawn,

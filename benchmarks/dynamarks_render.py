@@ -50,6 +50,7 @@ def render(trials: Sequence[Trial], environment: dict[str, Any]) -> str:
     parts += [_suspects(title, names, by_name) for title, names in GROUPS.items()]
     parts += [
         _other_client(by_name.get("other-client", [])),
+        _probes(by_name.get("probes", [])),
         _uniform(by_name),
         _relatives(by_name),
         _overhead(),
@@ -129,6 +130,23 @@ def _other_client(trials: Sequence[Trial]) -> str:
         "## Surrogates under another client's key\n\n" + _table(("table of", "log10 p"), rows)
         + f"\n\nNamed: client 1 on {named} of {len(tests)}."
     )  # fmt: skip
+
+
+def _probes(trials: Sequence[Trial]) -> str:
+    if not trials:
+        return ""
+    rows = []
+    for number in trials[0]["measured"]:
+        found = [trial["measured"][number] for trial in trials]
+        cells = sorted({one["cells"] for one in found})
+        rows.append((
+            f"{int(number):,}", "-".join(map(str, sorted({cells[0], cells[-1]}))),
+            _range(one["log10_p"] for one in found), f"{sum(one['log10_p'] <= -6 for one in found)} of {len(found)}",
+        ))  # fmt: skip
+    return (
+        "## How many probes\n\n`soft-15000`, answers with scores, one secret bit (20 cells; those with fewer than 5 "
+        "probes are left out).\n\n" + _table(("probes", "cells used", "log10 p", "p ≤ 1e-6"), rows)
+    )
 
 
 def _uniform(by_name: dict[str, list[Trial]]) -> str:
