@@ -359,6 +359,10 @@ def suspects(world: World) -> dict[str, Callable[[], Any]]:
         "bits-2": soft("bits-2", lambda: world.answers(bits=2)),
         "soft-50000": lambda: world.cached("soft-50000", beyond),
     }
+    for number, client in enumerate(CLIENTS):
+        made[f"soft-5000-{client}"] = lambda number=number, client=client: distil(
+            world, x[:5_000], world.answers(client=client)[:5_000], seed=first + 10 + number, epochs=12
+        )
     return made
 
 
@@ -585,7 +589,7 @@ SUSPECT_NAMES = (
     "soft-15000", "independent", "unguarded", "other-client", "soft-1000", "soft-5000", "mlp-15000",
     "trained-on-top-3", "trained-on-rounded", "trained-on-labels", "fine-tuned-1", "fine-tuned-5", "pruned-30",
     "pruned-50", "pruned-70", "second-distillation", "ensemble-1", "ensemble-3", "sharpened", "noisy", "mu-0.02",
-    "mu-0.05", "mu-0.2", "bits-0", "bits-2", "soft-50000",
+    "mu-0.05", "mu-0.2", "bits-0", "bits-2", "soft-50000", *(f"soft-5000-{client}" for client in CLIENTS[2:]),
 )  # fmt: skip
 
 

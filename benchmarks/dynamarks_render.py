@@ -49,7 +49,7 @@ def render(trials: Sequence[Trial], environment: dict[str, Any]) -> str:
     ]
     parts += [_suspects(title, names, by_name) for title, names in GROUPS.items()]
     parts += [
-        _other_client(by_name.get("other-client", [])),
+        _other_client(by_name),
         _probes(by_name.get("probes", [])),
         _uniform(by_name),
         _relatives(by_name),
@@ -65,19 +65,32 @@ def _goals(by_name: dict[str, list[Trial]]) -> str:
     if not soft or not by_name.get("owner"):
         return ""
     p_values = [trial["measured"]["tests"]["scores"]["log10_p"][0] for trial in soft]
-    named = sum(trial["measured"]["tests"]["scores"]["named"] == "client-00" for trial in soft)
+    right = [trial["measured"]["tests"]["scores"]["named"] == "client-00" for trial in soft]
+    keyed = [(trial, number) for number in range(1, 10) for trial in by_name.get(_keyed_name(number), [])]
+    p_values += [trial["measured"]["tests"]["scores"]["log10_p"][number] for trial, number in keyed]
+    right += [trial["measured"]["tests"]["scores"]["named"] == f"client-{number:02d}" for trial, number in keyed]
+    keys = len({(trial["seed"], 0) for trial in soft} | {(trial["seed"], number) for trial, number in keyed})
     owners = [trial["measured"]["strength"]["0.1"] for trial in by_name["owner"]]
     negatives = [trial for name in UNMARKED for trial in by_name.get(name, [])]
     claims = sum(trial["measured"]["tests"][mode]["named"] is not None for trial in negatives for mode in MODES)
     rows = [
         ("p ≤ 1e-6 on soft-label surrogates that answer with scores", "≥ 95 %", _share(p <= -6 for p in p_values)),
-        ("right client named at 1e-6, Holm over ten", "≥ 95 %", _share([True] * named + [False] * (len(soft) - named))),
+        ("right client named at 1e-6, Holm over ten", "≥ 95 %", _share(right)),
         ("first classes changed by the guard", "0", f"{sum(o['changed_first_class'] for o in owners)} of "
          f"{sum(o['queries'] for o in owners):,}"),
         ("mean L1 change", "≤ 0.2", f"{max(o['mean_l1'] for o in owners):.4f} (largest of {len(owners)} seeds)"),
         ("clients named on unmarked suspects, any way of answering", "0", f"{claims} of {len(negatives) * len(MODES)}"),
     ]  # fmt: skip
-    return "## Goals\n\n" + _table(("goal", "wanted", "measured"), rows)
+    table = _table(("goal", "wanted", "measured"), rows)
+    return (
+        f"## Goals\n\n{table}\n\nThe {len(right)} surrogates go back to {keys} keys of {len(owners)} services; "
+        "surrogates of one key share its luck, so that the intervals are somewhat too narrow. The tables below show "
+        "every budget and architecture."
+    )
+
+
+def _keyed_name(number: int) -> str:
+    return "other-client" if number == 1 else f"soft-5000-client-{number:02d}"
 
 
 def _owner(trials: Sequence[Trial]) -> str:
@@ -117,7 +130,8 @@ def _suspects(title: str, names: Iterable[str], by_name: dict[str, list[Trial]])
     return f"## {title}\n\nMedian of log10 p, worst to best in brackets.\n\n" + _table(head, rows)
 
 
-def _other_client(trials: Sequence[Trial]) -> str:
+def _other_client(by_name: dict[str, list[Trial]]) -> str:
+    trials = by_name.get("other-client", [])
     if not trials:
         return ""
     tests = [trial["measured"]["tests"]["scores"] for trial in trials]
@@ -126,9 +140,19 @@ def _other_client(trials: Sequence[Trial]) -> str:
         ("the nine others", _range(p for test in tests for i, p in enumerate(test["log10_p"]) if i != 1)),
     ]
     named = sum(test["named"] == "client-01" for test in tests)
+    more = [(t["measured"]["tests"]["scores"], n) for n in range(2, 10) for t in by_name.get(_keyed_name(n), [])]
+    if more:
+        rows += [
+            ("clients 2-9, each with surrogates of 5,000 queries", _range(test["log10_p"][n] for test, n in more)),
+            ("the nine others of each", _range(p for t, n in more for i, p in enumerate(t["log10_p"]) if i != n)),
+        ]
+    others = sum(test["named"] == f"client-{n:02d}" for test, n in more)
     return (
         "## Surrogates under another client's key\n\n" + _table(("table of", "log10 p"), rows)
-        + f"\n\nNamed: client 1 on {named} of {len(tests)}."
+        + f"\n\nNamed at 1e-6: client 1 on {named} of {len(tests)} surrogates; the right one of clients 2-9 on {others} of "
+        f"{len(more)}; a wrong one on "
+        f"{sum(t['named'] not in (None, 'client-01') for t in tests)}"
+        f" and {sum(t['named'] not in (None, f'client-{n:02d}') for t, n in more)}."
     )  # fmt: skip
 
 
