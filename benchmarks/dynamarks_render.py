@@ -146,13 +146,12 @@ def _other_client(by_name: dict[str, list[Trial]]) -> str:
             ("clients 2-9, each with surrogates of 5,000 queries", _range(test["log10_p"][n] for test, n in more)),
             ("the nine others of each", _range(p for t, n in more for i, p in enumerate(t["log10_p"]) if i != n)),
         ]
-    others = sum(test["named"] == f"client-{n:02d}" for test, n in more)
+    right = sum(test["named"] == f"client-{n:02d}" for test, n in more)
+    wrong = sum(test["named"] not in (None, f"client-{n:02d}") for test, n in [*((t, 1) for t in tests), *more])
     return (
         "## Surrogates under another client's key\n\n" + _table(("table of", "log10 p"), rows)
-        + f"\n\nNamed at 1e-6: client 1 on {named} of {len(tests)} surrogates; the right one of clients 2-9 on {others} of "
-        f"{len(more)}; a wrong one on "
-        f"{sum(t['named'] not in (None, 'client-01') for t in tests)}"
-        f" and {sum(t['named'] not in (None, f'client-{n:02d}') for t, n in more)}."
+        + f"\n\nNamed at 1e-6: client 1 on {named} of {len(tests)} surrogates, the right one of clients 2-9 on {right} "
+        f"of {len(more)}, a wrong one on {wrong}."
     )  # fmt: skip
 
 
