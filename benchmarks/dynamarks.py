@@ -28,6 +28,7 @@ OWN, OTHER = CLIENTS[0], CLIENTS[1]
 BUDGET, EPOCHS, BATCH, RATE = 15_000, 4, 256, 0.2
 N_PROBES, N_MIXTURES, N_AMBIGUOUS = 1_000, 20_000, 5_000
 REDRAWS, FRESH_KEYS, MANY_KEYS, MANY_REDRAWS = 9_999, 150, 100_000, 400_000
+PROBES = (50, 100, 200, 500, 1_000, 2_000)
 LEVELS = (0.5, 0.1, 0.05, 0.01, 0.001)
 
 
@@ -358,6 +359,10 @@ def suspects(world: World) -> dict[str, Callable[[], Any]]:
         "bits-2": soft("bits-2", lambda: world.answers(bits=2)),
         "soft-50000": lambda: world.cached("soft-50000", beyond),
     }
+    for number, client in enumerate(CLIENTS):
+        made[f"soft-5000-{client}"] = lambda number=number, client=client: distil(
+            world, x[:5_000], world.answers(client=client)[:5_000], seed=first + 10 + number, epochs=12
+        )
     return made
 
 
@@ -414,32 +419,56 @@ def measure_owner(world: World) -> dict[str, Any]:
     return found
 
 
+def measure_probes(world: World) -> dict[str, Any]:
+    """Return log10 p of one marked surrogate under its client's key, by number of probes."""
+    from auditor.guard_keys import probe_cells
+    from auditor.models import predict
+    from auditor.stats.keyed_cells import cell_table, probability_scores
+    from auditor.stats.table_law import table_tail
+
+    network, keys, found = suspects(world)["soft-15000"](), world.guard_keys(), {}
+    for number in PROBES:
+        probes = world.data.carriers.inputs[:number]
+        reference = predict(world.teacher, probes).astype(np.float64)
+        table = cell_table(
+            scores=probability_scores(suspect=probabilities(network, probes), reference=reference),
+            cells=probe_cells(keys, probes, reference),
+            labels=reference.argmax(axis=1),
+        )
+        law = table_tail(scores=table.scores, targets=table.columns(keys.table(OWN).targets))
+        found[str(len(probes))] = {"cells": len(table.cells), "log10_p": round(law.log10_p_upper, 3)}
+    return found
+
+
 def measure_coswm(world: World) -> dict[str, Any]:
-    from auditor.guards.coswm import CosWM, cosine_test
+    from auditor.guards.coswm import CosWM, cosine_test, project
 
     guard = CosWM(client_key=world.client_keys[OWN], n_classes=10, shape=world.data.spec.shape)
     guarded = guard.answer(world.clean, world.thief.inputs)
     answers = guarded.probabilities
-    network = distil(world, world.thief.inputs[:BUDGET], answers[:BUDGET], seed=7000 + 100 * world.seed)
-    carriers = world.data.carriers
+    x, seed, probes = world.thief.inputs[:BUDGET], 7000 + 100 * world.seed, world.data.test
     found: dict[str, Any] = {
         "changed_first_class": int(guarded.relabelled.sum()),
         "queries": len(answers),
         "mean_l1": float(np.abs(answers - world.clean).sum(axis=1).mean()),
+        "probes": int((probes.labels == guard.key.target).sum()),
+        "projection_deviation": float(project(probes.inputs, guard.key.direction).std()),
     }
-    for name, model in (("surrogate", network), ("independent", world.independent(0))):
+    models = {
+        "service": None,
+        "surrogate": distil(world, x, answers[:BUDGET], seed=seed),
+        "surrogate-20-epochs": distil(world, x, answers[:BUDGET], seed=seed, epochs=20),
+        "independent": world.independent(0),
+    }
+    for name, model in models.items():
+        # The service's own answers say what the published ratio can reach at all.
+        scores = probabilities(world.teacher if model is None else model, probes.inputs)
+        if model is None:
+            scores = guard(scores, probes.inputs)
         test = cosine_test(
-            inputs=carriers.inputs, labels=carriers.labels, scores=probabilities(model, carriers.inputs),
-            key=guard.key, seed=bytes(32), draws=99,
-        )  # fmt: skip
-        found[name] = {
-            "signal_to_noise": test.signal_to_noise,
-            "claimed": test.claimed,
-            "p_value": test.p_value,
-            "accuracy": float(
-                (probabilities(model, world.data.test.inputs).argmax(axis=1) == world.data.test.labels).mean()
-            ),
-        }
+            inputs=probes.inputs, labels=probes.labels, scores=scores, key=guard.key, seed=bytes(32), draws=99
+        )
+        found[name] = {"signal_to_noise": test.signal_to_noise, "claimed": test.claimed, "p_value": test.p_value}
     return found
 
 
@@ -529,13 +558,19 @@ def run(seeds: list[int], names: list[str] | None) -> None:
     done = {(line["seed"], line["name"]) for line in read_trials()}
     for seed in seeds:
         world: World | None = None
-        wanted = ["owner", *SUSPECT_NAMES, "coswm", "dawn", "levels"]
+        wanted = ["owner", *SUSPECT_NAMES, "coswm-1000-probes", "dawn", "levels", "probes"]
         for name in wanted:
             if (seed, name) in done or (names and name not in names):
                 continue
             world = world or World(seed)
             started_s = time.monotonic()
-            special = {"owner": measure_owner, "coswm": measure_coswm, "dawn": measure_dawn, "levels": measure_levels}
+            special: dict[str, Callable[[World], dict[str, Any]]] = {
+                "probes": measure_probes,
+                "owner": measure_owner,
+                "coswm-1000-probes": measure_coswm,
+                "dawn": measure_dawn,
+                "levels": measure_levels,
+            }
             measure_one = special.get(name, lambda w, name=name: measure(w, name, suspects(w)[name]()))
             measured = measure_one(world)
             line = {
@@ -554,7 +589,7 @@ SUSPECT_NAMES = (
     "soft-15000", "independent", "unguarded", "other-client", "soft-1000", "soft-5000", "mlp-15000",
     "trained-on-top-3", "trained-on-rounded", "trained-on-labels", "fine-tuned-1", "fine-tuned-5", "pruned-30",
     "pruned-50", "pruned-70", "second-distillation", "ensemble-1", "ensemble-3", "sharpened", "noisy", "mu-0.02",
-    "mu-0.05", "mu-0.2", "bits-0", "bits-2", "soft-50000",
+    "mu-0.05", "mu-0.2", "bits-0", "bits-2", "soft-50000", *(f"soft-5000-{client}" for client in CLIENTS[2:]),
 )  # fmt: skip
 
 

@@ -19,9 +19,8 @@ import numpy.typing as npt
 
 from auditor.draws import Secret
 from auditor.errors import UsageError
-from auditor.guard_keys import blocks, pooled
 from auditor.guards.base import Floats, Guard, Guarded, check_classes
-from auditor.guards.keyed_draws import other_class, quantised, query_words, swap_first, unit_interval
+from auditor.guards.keyed_draws import QueryDraws, other_class, swap_first, unit_interval
 from auditor.records import Inputs
 from auditor.stats.exact import binomial_tail_log10
 
@@ -51,8 +50,7 @@ class Dawn(Guard):
         self._n_classes = check_classes(n_classes)
         self._shape = shape
         self._share = share
-        self._matrix = blocks(shape)
-        self._key = Secret(client_key).derive("dawn queries")
+        self._draws = QueryDraws(Secret(client_key).derive("dawn queries"), shape=shape)
 
     @property
     def n_classes(self) -> int:
@@ -65,7 +63,7 @@ class Dawn(Guard):
         """Return which queries are changed, and the class that each would be answered with; both of shape (n,)."""
         if inputs.shape[1:] != self._shape:
             raise UsageError("guard: the inputs do not have the guarded model's shape")
-        words = query_words(self._key, quantised(pooled(inputs, self._matrix), pixels=self._matrix.sum(axis=0)))
+        words = self._draws.words(self._draws.sums(inputs))
         return unit_interval(words[:, 0]) < self._share, other_class(words[:, 1], first, n_classes=self._n_classes)
 
     def _answer(self, probabilities: Floats, inputs: Inputs) -> Guarded:

@@ -20,9 +20,9 @@ import numpy as np
 from scipy.special import ndtri
 
 from auditor.errors import UsageError
-from auditor.guard_keys import SCHEME, GuardKeys, blocks, cells_of, pooled, projections
+from auditor.guard_keys import GRID_SIDE, SCHEME, GuardKeys, projections
 from auditor.guards.base import Floats, Guard, Guarded, check_classes
-from auditor.guards.keyed_draws import other_class, quantised, query_words, swap_first, unit_interval
+from auditor.guards.keyed_draws import QueryDraws, other_class, swap_first, unit_interval
 from auditor.records import Inputs
 
 
@@ -33,15 +33,16 @@ class DynaMarks(Guard):
 
     def __init__(self, keys: GuardKeys, *, client_id: str) -> None:
         table = keys.table(client_id)
-        self._keys = keys
+        self._shape = keys.shape
         self._settings = keys.settings
         self._n_classes = check_classes(len(keys.classes))
-        self._matrix = blocks(keys.shape)
-        self._pixels = self._matrix.sum(axis=0)
-        self._directions = projections(keys.projection_key, n_blocks=self._matrix.shape[1], bits=self._settings.bits)
+        self._draws = QueryDraws(table.strength_key, shape=keys.shape)
+        n_blocks = int(np.prod([min(GRID_SIDE, side) for side in keys.shape[1:]])) * keys.shape[0]
+        self._directions = projections(keys.projection_key, n_blocks=n_blocks, bits=self._settings.bits)
+        self._thresholds = keys.thresholds.astype(np.float64)
+        self._bit_values = 1 << np.arange(self._settings.bits, dtype=np.int64)
         self._targets = np.array(table.targets, dtype=np.int64)
         self._means = self._settings.mu * (1.0 + self._settings.depth * np.array(table.signs))
-        self._strength_key = table.strength_key
 
     @property
     def n_classes(self) -> int:
@@ -49,22 +50,25 @@ class DynaMarks(Guard):
         return self._n_classes
 
     def _answer(self, probabilities: Floats, inputs: Inputs) -> Guarded:
-        if inputs.shape[1:] != self._keys.shape:
+        if inputs.shape[1:] != self._shape:
             raise UsageError("guard: the inputs do not have the guarded model's shape")
         rows = np.arange(len(inputs))
-        first = np.argmax(probabilities, axis=1)
-        features = pooled(inputs, self._matrix)
-        cells = cells_of(features, first, directions=self._directions, thresholds=self._keys.thresholds)
-        targets = self._targets[cells]
-        words = query_words(self._strength_key, quantised(features, pixels=self._pixels))
-        means = self._means[cells]
-        wanted = np.clip(means + self._settings.sigma * ndtri(unit_interval(words[:, 0])), 0.0, 2.0 * means)
-        lead = probabilities[rows, first] - probabilities[rows, targets]
+        first = probabilities.argmax(axis=1)
+        sums = self._draws.sums(inputs)
+        # The judge's cells_of, with its constants made once.
+        above = sums @ self._directions > self._thresholds[first]
+        cells = (first << self._settings.bits) + (above * self._bit_values).sum(axis=1)
+        targets, means = self._targets[cells], self._means[cells]
+        words = self._draws.words(sums)
+        drawn = means + self._settings.sigma * ndtri(unit_interval(words[:, 0]))
+        wanted = np.minimum(np.maximum(drawn, 0.0), 2.0 * means)
+        lead = probabilities.max(axis=1) - probabilities[rows, targets]
         shares = np.minimum(wanted, np.maximum(0.0, (lead - self._settings.margin) / (1.0 + lead)))
         answers = probabilities * (1.0 - shares)[:, None]
         answers[rows, targets] += shares
+        if not self._settings.label_share:
+            return Guarded(probabilities=answers, relabelled=np.zeros(len(rows), dtype=bool))
         relabelled = unit_interval(words[:, 1]) < self._settings.label_share
-        if relabelled.any():
-            planted = other_class(words[:, 2], first, n_classes=self._n_classes)
-            swap_first(answers, np.flatnonzero(relabelled), first=first, planted=planted)
+        planted = other_class(words[:, 2], first, n_classes=self._n_classes)
+        swap_first(answers, np.flatnonzero(relabelled), first=first, planted=planted)
         return Guarded(probabilities=answers, relabelled=relabelled)

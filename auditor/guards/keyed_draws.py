@@ -1,38 +1,67 @@
 """Keyed draws per query: the same query gets the same draw, and nobody without the key can tell it from chance."""
 
-import hmac
+import hashlib
 
 import numpy as np
 import numpy.typing as npt
 
-from auditor.guard_keys import Floats
+from auditor.guard_keys import GRID_SIDE, Floats
+from auditor.records import Inputs
 
+Sums = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 WORDS = 4
 """32-bit words that every query gets."""
+_DIGEST_WORDS = 8
+_BLOCK_OCTETS = 64
 _LEVELS = 16
+_EXACT_FLOAT32 = 1 << 24
 
 
-def quantised(features: Floats, *, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Return block means in 16 steps, shape (n, blocks): near copies of a query share their draw.
+class QueryDraws:
+    """Draws words for every query of one shape from one key, by HMAC-SHA256 of its coarse block means."""
 
-    Args:
-        features: sums over blocks.
-        pixels: number of pixels in each block.
-    """
-    return np.asarray(features // (pixels * (256 // _LEVELS)), dtype=np.uint8)
+    def __init__(self, key: bytes, *, shape: tuple[int, int, int]) -> None:
+        """Prepare for a key of at most 64 bytes and queries of the shape (channels, height, width)."""
+        padded = key.ljust(_BLOCK_OCTETS, b"\0")
+        # HMAC's two key blocks are hashed once; every query copies the states behind them.
+        self._inner = hashlib.sha256(bytes(octet ^ 0x36 for octet in padded))
+        self._outer = hashlib.sha256(bytes(octet ^ 0x5C for octet in padded))
+        channels, self._height, self._width = shape
+        # Sums of whole numbers are exact in single precision, in any order, while they stay below 2**24.
+        kind = np.float32 if 255 * channels * self._height * self._width < _EXACT_FLOAT32 else np.float64
+        self._rows, self._columns = _side(self._height).astype(kind), _side(self._width).astype(kind)
+        pixels = np.outer(self._rows.sum(axis=0), self._columns.sum(axis=0)).reshape(-1)
+        self._per_level = np.tile(pixels, channels) * (256 // _LEVELS)
 
+    def sums(self, inputs: Inputs) -> Sums:
+        """Return the exact sums of pixels over blocks, shape (n, blocks), as :func:`auditor.guard_keys.pooled` does."""
+        across = inputs.reshape(-1, self._width).astype(self._columns.dtype) @ self._columns
+        blocks = self._rows.T @ across.reshape(-1, self._height, self._columns.shape[1])
+        return np.asarray(blocks.reshape(len(inputs), -1))
 
-def query_words(key: bytes, messages: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
-    """Return the first four 32-bit words of HMAC-SHA256(key, row) for every row, shape (n, 4)."""
-    size = messages.shape[1]
-    data = messages.tobytes()
-    drawn = b"".join([hmac.digest(key, data[i : i + size], "sha256")[:16] for i in range(0, len(data), size)])
-    return np.frombuffer(drawn, dtype=">u4").astype(np.uint32).reshape(len(messages), WORDS)
+    def words(self, sums: Sums) -> npt.NDArray[np.uint32]:
+        """Return four 32-bit words for every row of :meth:`sums`, shape (n, 4).
+
+        Block means are taken in 16 steps first, so that near copies of a query share their draw.
+        """
+        # Half a unit keeps whole numbers clear of the steps' edges, whatever the division rounds to.
+        messages = ((sums + 0.5) / self._per_level).astype(np.uint8)
+        size = messages.shape[1]
+        data = messages.tobytes()
+        drawn = b"".join([self._digest(data[i : i + size]) for i in range(0, len(data), size)])
+        words = np.frombuffer(drawn, dtype=">u4").reshape(len(messages), _DIGEST_WORDS)
+        return words[:, :WORDS].astype(np.uint32)
+
+    def _digest(self, message: bytes) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
 
 
 def unit_interval(words: npt.NDArray[np.uint32]) -> Floats:
     """Return the centres of 2**32 equal parts of the unit interval."""
-    return np.asarray((words.astype(np.float64) + 0.5) / 2.0**32)
+    return np.asarray((words + 0.5) / 2.0**32)
 
 
 def other_class(
@@ -49,3 +78,11 @@ def swap_first(
     """Exchange, in place and in the given rows, the scores of the first and the planted class."""
     old, new = first[rows], planted[rows]
     answers[rows, old], answers[rows, new] = answers[rows, new], answers[rows, old]
+
+
+def _side(pixels: int) -> Floats:
+    # Which block every row or column of pixels belongs to, as zeros and ones.
+    parts = min(GRID_SIDE, pixels)
+    member = np.zeros((pixels, parts))
+    member[np.arange(pixels), np.arange(pixels) * parts // pixels] = 1.0
+    return member

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auditor.errors import UsageError
-from auditor.guard_keys import GuardSettings
+from auditor.guard_keys import GuardSettings, blocks, pooled, probe_cells
 from auditor.guards import Guard
 from auditor.guards.dynamarks import DynaMarks
+from auditor.guards.keyed_draws import QueryDraws
 
 
 def guard(client: str = "alice", **options: object) -> DynaMarks:
@@ -220,3 +221,39 @@ def test_importing_guards_does_not_import_torch() -> None:
     code = "import sys, auditor.guards, auditor.guards.dynamarks, auditor.guards.dawn, auditor.guards.coswm; "
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 9, 21), (1, 5, 8), (3, 160, 140)])
+def test_block_sums_are_those_of_the_keys(shape: tuple[int, int, int]) -> None:
+    inputs = random_inputs(7, shape=shape)
+    inputs[0] = 255
+    draws = QueryDraws(SEED, shape=shape)
+    expected = pooled(inputs, blocks(shape))
+    assert np.array_equal(draws.sums(inputs), expected)
+    levels = (expected.astype(np.int64) // (16 * blocks(shape).sum(axis=0).astype(np.int64))).astype(np.uint8)
+    assert levels.max() == 15
+    digests = [hmac.new(SEED, row.tobytes(), hashlib.sha256).digest()[:16] for row in levels]
+    assert np.array_equal(draws.words(draws.sums(inputs)), np.frombuffer(b"".join(digests), dtype=">u4").reshape(-1, 4))
+
+
+@pytest.mark.parametrize("bits", [0, 1, 2, 4])
+def test_the_served_cells_are_those_of_the_judge(bits: int) -> None:
+    keys = small_keys(settings=GuardSettings(bits=bits))
+    inputs, clean = random_inputs(300), random_answers(300, sharpness=6.0)
+    raised = np.argmax(DynaMarks(keys, client_id="alice")(clean, inputs) - clean, axis=1)
+    moved = np.sort(clean, axis=1)[:, -1] > 0.9
+    expected = np.array(keys.table("alice").targets)[probe_cells(keys, inputs, clean)]
+    assert moved.sum() > 100
+    assert np.mean(raised[moved] == expected[moved]) > 0.97
+
+
+@pytest.mark.parametrize("precision", ["float16", "float64"])
+def test_tensors_of_any_precision_keep_their_first_class(precision: str) -> None:
+    torch = pytest.importorskip("torch")
+    clean = torch.from_numpy(random_answers(4000, sharpness=1.0)).to(getattr(torch, precision))
+    answers = DynaMarks(small_keys(), client_id="alice")(clean, random_inputs(4000))
+    assert answers.dtype == clean.dtype
+    assert torch.equal(answers.argmax(dim=1), clean.argmax(dim=1))
+    # Eight bits are too few for rows that sum to one.
+    with pytest.raises(UsageError, match="sum to one"):
+        DynaMarks(small_keys(), client_id="alice")(clean.to(torch.bfloat16), random_inputs(4000))

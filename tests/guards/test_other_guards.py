@@ -67,18 +67,41 @@ def test_coswm_follows_the_published_formula() -> None:
     assert np.array_equal(found.relabelled, found.probabilities.argmax(axis=1) != clean.argmax(axis=1))
 
 
-def test_the_ratio_finds_a_cosine_and_is_small_without_one() -> None:
+def plain_ratio(x: np.ndarray, y: np.ndarray, frequency: float) -> float:
+    """The published rule with the plain periodogram, which many irregular samples bring close to Lomb and Scargle's."""
+    y = y - y.mean()
+    grid = 2 * np.pi * np.linspace(0.002, 40.0, 2000)
+    power = [abs((y * np.exp(1j * w * x)).sum()) ** 2 / len(x) for w in (*grid, frequency)]
+    return float(power[-1] / np.mean([p for p, w in zip(power[:-1], grid, strict=True) if abs(w - frequency) > 0.005]))
+
+
+def test_the_published_rule_claims_an_exact_cosine() -> None:
+    """Confident answers hold the cosine, the others are far below it, so that leaving those out does not cut it."""
     guard = CosWM(client_key=KEY, n_classes=5, shape=SHAPE)
-    inputs = random_inputs(3000)
-    labels = np.full(3000, guard.key.target)
-    scores = np.full((3000, 5), 0.1)
-    generator = np.random.default_rng(1)
-    scores[:, guard.key.target] = generator.normal(0.6, 0.01, size=3000)
-    silent = signal_to_noise(inputs=inputs, labels=labels, scores=scores, key=guard.key)
-    scores[:, guard.key.target] += 0.05 * np.cos(30.0 * project(inputs, guard.key.direction))
-    marked = signal_to_noise(inputs=inputs, labels=labels, scores=scores, key=guard.key)
-    # Leaving out the less confident half cuts the cosine in two, which keeps the ratio far from its ideal.
-    assert marked > 2 * silent
+    inputs = random_inputs(1000)
+    labels, confident = np.full(1000, guard.key.target), np.arange(1000) % 2 == 0
+    x = project(inputs, guard.key.direction)
+    scores = np.full((1000, 5), 0.05)
+    scores[:, guard.key.target] = np.where(confident, 0.8 + 0.05 * np.cos(30.0 * x), 0.2)
+    found = signal_to_noise(inputs=inputs, labels=labels, scores=scores, key=guard.key)
+    assert found > 8.0
+    assert found == pytest.approx(plain_ratio(x[confident], scores[confident, guard.key.target], 30.0), rel=0.1)
+    test = cosine_test(inputs=inputs, labels=labels, scores=scores, key=guard.key, seed=KEY, draws=0)
+    assert test.claimed
+    assert test.signal_to_noise == found
+
+
+def test_white_noise_has_an_exponential_ratio() -> None:
+    """Without a signal the power over its mean is about exponential, so that 8 is passed once in 3,000."""
+    inputs, generator = random_inputs(600), np.random.default_rng(1)
+    ratios = []
+    for number in range(60):
+        key = CosWM(client_key=bytes([number]) * 32, n_classes=5, shape=SHAPE).key
+        scores = np.full((600, 5), 0.1)
+        scores[:, key.target] = generator.normal(0.6, 0.01, size=600)
+        ratios.append(signal_to_noise(inputs=inputs, labels=np.full(600, key.target), scores=scores, key=key))
+    assert stats.kstest(ratios, stats.expon().cdf).pvalue > 1e-3
+    assert max(ratios) < 8.0
 
 
 def test_a_cosine_test_is_a_rank_among_fresh_keys() -> None:
