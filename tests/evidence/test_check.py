@@ -124,8 +124,8 @@ def test_a_sound_bundle_is_intact_and_says_what_was_not_checked(made):
     unchecked = {step.title for step in report.steps if step.outcome is NOT_CHECKED}
     assert unchecked == {
         "trusted time", "judge's randomness", "error rates on a panel", "report.html rendered again", "report.pdf",
-        "generation of the keys", "declarations and issued reports", "revocation of certificates",
-        "certificate of the PDF",
+        "generation of the keys", "declarations and issued reports", "certificate of the PDF",
+        "revocation of certificates",
     }  # fmt: skip
     assert all(step.detail for step in report.steps)
 
