@@ -45,7 +45,7 @@ _EXACT_FLOAT32 = 1 << 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardSettings:
-    """Public strength of the mark; the defaults cost a mean L1 change of at most 0.2."""
+    """Public strength of the mark; an answer is expected to change by at most 2 mu in L1, 0.2 by default."""
 
     mu: float = 0.1
     """Mean share of probability moved to the target class, in (0, 0.45]."""
