@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -7,6 +8,10 @@ from hypothesis import settings
 
 # Two test processes with one thread each beat threads that wait for one another on two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A suite started in the background of a shell inherits an ignored Ctrl-C, and so would programs that it interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Shared test material (protocols.py, cases.py) is imported by name from here.
 sys.path.insert(0, str(Path(__file__).parent))
