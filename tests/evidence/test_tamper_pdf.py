@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -90,6 +91,13 @@ def middle_flipped(data: bytes) -> bytes:
     return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
 
 
+def signature_flipped(pem: bytes) -> bytes:
+    # The last byte belongs to the issuer's signature: what is left is still a certificate that can be read. A flip
+    # anywhere else may make it unreadable, and then an earlier step fails.
+    der = ssl.PEM_cert_to_DER_cert(pem.decode())
+    return ssl.DER_cert_to_PEM_cert(der[:-1] + bytes([der[-1] ^ 1])).encode()
+
+
 ACTS: dict[str, Callable[[Made, Made], None]] = {
     "changed byte": edit(PDF, middle_flipped),
     "bytes appended": edit(PDF, lambda data: data + b"\n"),
@@ -102,7 +110,7 @@ ACTS: dict[str, Callable[[Made, Made], None]] = {
     "other results attached": attach_other_results,
     "swapped with another bundle's": take(PDF),
     "swapped together with its certificate": take(PDF, CERTIFICATE),
-    "certificate changed": edit(CERTIFICATE, middle_flipped),
+    "certificate changed": edit(CERTIFICATE, signature_flipped),
     "certificate swapped": take(CERTIFICATE),
     "certificate removed": lambda made, another: (made.folder / CERTIFICATE).unlink(),
 }
