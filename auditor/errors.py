@@ -32,7 +32,6 @@ EXTRAS: Mapping[str, str] = {
     "torch": "train",
     "safetensors": "train",
     "sklearn": "train",
-    "pydantic": "train",
     "PIL": "images",
     "onnxruntime": "onnx",
     "skops": "sklearn",

@@ -18,14 +18,12 @@ from auditor.report import plots
 
 ROOT = Path(__file__).parent.parent
 LIMIT_MB = 150
-BLOCKED = set(EXTRAS) - {"pydantic"}
-"""What a base installation lacks; typer uses pydantic where it finds it, and is then in need of it itself."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 BLOCK = f"""
 import sys
 
-for name in {sorted(BLOCKED)!r}:
+for name in {sorted(EXTRAS)!r}:
     sys.modules[name] = None
 sys.argv = ["auditor", *sys.argv[1:]]
 from auditor.__main__ import main
