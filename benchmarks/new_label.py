@@ -232,8 +232,9 @@ def environment() -> dict[str, str]:
     import torch
 
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
+    top = HERE.resolve().parent
     dirty = subprocess.run(
-        ["git", "status", "--porcelain", "auditor"], cwd=HERE, capture_output=True, text=True, check=False
+        ["git", "status", "--porcelain", "auditor"], cwd=top, capture_output=True, text=True, check=False
     )
     commit = git.stdout.strip() if git.returncode == 0 else "uncommitted"
     return {

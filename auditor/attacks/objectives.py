@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from auditor.training.ascent import ascend
+from auditor.training.supplement import Pressure
 from auditor.transforms import Probabilities, at_temperature
 
 if TYPE_CHECKING:
@@ -85,34 +87,10 @@ class WorstCase:
         """Return the loss of one batch; see :class:`auditor.training.Objective`."""
         from torch.nn import functional
 
-        # The attack is on the network as it will be deployed, and its images must not enter running statistics.
-        network.eval()
-        worst = ascended(network, images, labels, radius=self.radius, step=self.step, steps=self.steps)
-        network.train()
+        pressure = Pressure(steps=self.steps, step_size=self.step, ball=self.radius)
+        worst = ascend(network, images, labels, pressure=pressure)
         loss = functional.cross_entropy(network(worst).float(), labels)
         if self.clean_share == 0:
             return loss
         clean = functional.cross_entropy(network(images).float(), labels)
         return (1 - self.clean_share) * loss + self.clean_share * clean
-
-
-def ascended(
-    network: "torch.nn.Module",
-    images: "torch.Tensor",
-    labels: "torch.Tensor",
-    *,
-    radius: float,
-    step: float,
-    steps: int,
-) -> "torch.Tensor":
-    """Return images within ``radius`` (maximum norm) and [0, 1] after steps along the sign of the loss's gradient."""
-    import torch
-    from torch.nn import functional
-
-    low, high = (images - radius).clamp(0, 1), (images + radius).clamp(0, 1)
-    moved = images.detach()
-    for _ in range(steps):
-        moved = moved.detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(functional.cross_entropy(network(moved).float(), labels), [moved])
-        moved = torch.minimum(torch.maximum(moved.detach() + step * gradient.sign(), low), high)
-    return moved.detach()

@@ -48,6 +48,8 @@ def trigger_command(name: str) -> Callable[..., None]:
         width: opt.Width = None,
         device: opt.DeviceChoice = opt.DeviceOption.AUTO,
         seed: opt.Seed = 0,
+        owner_share: opt.OwnerShare = None,
+        split_seed: opt.SplitSeed = 0,
         epochs: opt.Epochs = None,
         batch_size: opt.BatchSize = None,
         keys: Annotated[int | None, typer.Option(min=1, help="Triggers, all trained and sealed.")] = None,
@@ -84,14 +86,13 @@ def trigger_command(name: str) -> Callable[..., None]:
         resume: opt.Resume = False,
         as_json: opt.AsJson = False,
     ) -> None:
-        from auditor import datasets
         from auditor.cli.train_owner import Job, train_and_seal
         from auditor.schemes.margin import Margin, PlainTrigger
         from auditor.schemes.triggers import Choice
 
         if resume and checkpoint_every is None:
             raise UsageError("--resume takes the --checkpoint-every of the training it goes on with")
-        dataset = datasets.load(data)
+        dataset = opt.owned(data, share=owner_share, split_seed=split_seed)
         recipe = _recipe(preset, dataset)
         plan = opt.planned(
             recipe.plan, seed=seed, device=device, threads=threads, epochs=epochs, batch_size=batch_size,
@@ -113,10 +114,12 @@ def trigger_command(name: str) -> Callable[..., None]:
             recipients=tuple(recipient or ()), twin=twin, as_json=as_json, checkpoint_every=checkpoint_every,
             resume=resume,
         )  # fmt: skip
+        division = opt.division(owner_share, split_seed)
         train_and_seal(
             Job(
                 make_scheme=lambda _: scheme, sizes=_sizes(recipe.n_keys if keys is None else keys), dataset=dataset,
                 plan=plan, arch=chosen_arch, arch_options=arch_options, options=options,
+                division=division,
                 twin_first=settings.choice is Choice.AMBIGUOUS,
             )
         )  # fmt: skip

@@ -78,13 +78,12 @@ def none(
 
 
 def _part(dataset: "Dataset", part: PartOption, split_seed: int) -> "Part":
-    import numpy as np
+    from auditor.data_parts import split
 
     if part is PartOption.ALL:
         return dataset.train
-    order = np.random.default_rng(split_seed).permutation(len(dataset.train))
-    half = len(order) // 2
-    return dataset.train.take(order[:half] if part is PartOption.FIRST else order[half:])
+    division = split(dataset, seed=split_seed)
+    return division.owner.train if part is PartOption.FIRST else division.attacker
 
 
 def _train_one(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from auditor.canonical import JsonValue, decimal_string
 from auditor.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ Recipients = Annotated[
     list[str] | None,
     typer.Option("--recipient", help="age recipient (age1…) for k.npz; repeatable [or AUDITOR_PASSPHRASE]."),
 ]
+OwnerShare = Annotated[
+    float | None,
+    typer.Option(help="Train on this share of the training images; `attack --attacker-data rest` has the others."),
+]
+SplitSeed = Annotated[int, typer.Option(min=0, help="With --owner-share: which of the possible divisions.")]
 Twin = Annotated[bool, typer.Option("--twin/--no-twin", help="Also write the unmarked twin.")]
 CheckpointEvery = Annotated[
     int | None, typer.Option(min=1, help="Keep the state of the training every so many steps, for --resume.")
@@ -136,3 +142,22 @@ def architecture(arch: str, width: int | None, dataset: "Dataset") -> dict[str, 
 
     options = {} if width is None else width_options(arch, width)
     return dict(describe(arch, input_shape=dataset.spec.shape, classes=dataset.classes, options=options).options)
+
+
+def owned(data: str, *, share: float | None, split_seed: int) -> "Dataset":
+    """Return a data set with the owner's share of the training images, or with all of them.
+
+    Raises:
+        UsageError: no such data set, or a share that leaves somebody without images.
+        MissingPartError: its files are not on this machine.
+    """
+    from auditor import datasets
+    from auditor.data_parts import split
+
+    dataset = datasets.load(data)
+    return dataset if share is None else split(dataset, share=share, seed=split_seed).owner
+
+
+def division(share: float | None, split_seed: int) -> dict[str, JsonValue]:
+    """Return what the record says about the division of the training images; nothing where there was none."""
+    return {} if share is None else {"owner_share": decimal_string(share), "split_seed": split_seed}

@@ -1,10 +1,11 @@
 """What ``train`` does for every marking scheme: commit, train, seal, write, and say what was measured."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from auditor.canonical import JsonValue
 from auditor.cli.drawing import public_randomness, read_draft, write_draft
 from auditor.cli.train_options import OwnerOptions
 from auditor.errors import UsageError
@@ -44,6 +45,8 @@ class Job:
     options: OwnerOptions
     twin_first: bool = False
     """Whether the unmarked twin chooses carriers, so that it precedes the commitment."""
+    division: Mapping[str, JsonValue] = field(default_factory=dict)
+    """How the training images were divided between owner and attacker, for the record; empty where they were not."""
 
 
 def train_and_seal(job: Job) -> None:
@@ -208,6 +211,7 @@ def _train_marked(
         keep_twin=job.options.twin,
         source=source,
         locks=locks,
+        division=job.division,
     )
     return result.record
 

@@ -37,6 +37,8 @@ def pattern_command(name: str) -> Callable[..., None]:
         arch: opt.Arch = "small-cnn",
         device: opt.DeviceChoice = opt.DeviceOption.AUTO,
         seed: opt.Seed = 0,
+        owner_share: opt.OwnerShare = None,
+        split_seed: opt.SplitSeed = 0,
         epochs: opt.Epochs = None,
         alpha_keys: Annotated[
             float, typer.Option(min=0.0, max=1.0, help="Share of the training images that carry the mark.")
@@ -63,11 +65,10 @@ def pattern_command(name: str) -> Callable[..., None]:
         threads: opt.Threads = 1,
         as_json: opt.AsJson = False,
     ) -> None:
-        from auditor import datasets
         from auditor.cli.train_owner import Job, train_and_seal
         from auditor.schemes.embedding import recipe_for
 
-        dataset = datasets.load(data)
+        dataset = opt.owned(data, share=owner_share, split_seed=split_seed)
         recipe = recipe_for(dataset)
         plan = opt.planned(recipe.plan, seed=seed, device=device, threads=threads, epochs=epochs)
         settings = _settings(
@@ -83,10 +84,11 @@ def pattern_command(name: str) -> Callable[..., None]:
         def make(progress: "Progress") -> "TrainedScheme":
             return _scheme(name, settings, calibrate=beta == AUTO, data=dataset, plan=plan, arch=arch, watcher=progress)
 
+        division = opt.division(owner_share, split_seed)
         train_and_seal(
             Job(
                 make_scheme=make, sizes=_sizes, dataset=dataset, plan=plan, arch=arch, arch_options=arch_options,
-                options=options,
+                options=options, division=division,
             )
         )  # fmt: skip
 

@@ -127,7 +127,7 @@ def analyse(
             decided,
             protocol,
             family=family,
-            empirical=empirical_rate(grouped, samples, protocol, placebo, panel=viewed),
+            empirical=empirical_rate(grouped, samples, protocol, panel=viewed),
         ),
         "deviations": list(deviations),
         **table_sections(found, levels, protocol, alpha=alpha, family=family),

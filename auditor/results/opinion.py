@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log10
 
-from auditor.analysis import Decided, PanelView, Placebo, Replies, is_hit
+from auditor.analysis import Decided, PanelView, Replies, is_hit
 from auditor.canonical import JsonValue, decimal_string
-from auditor.records import NullBasis, Protocol, Sample, Status
+from auditor.records import Protocol, Sample, Status
 from auditor.results.numbers import LOG10_2
 from auditor.stats import exact, likelihood
 
@@ -29,7 +29,6 @@ def empirical_rate(
     grouped: Replies,
     samples: Mapping[int, Sample],
     protocol: Protocol,
-    placebo: Placebo | None,
     *,
     panel: PanelView | None,
 ) -> Empirical | None:
@@ -38,10 +37,10 @@ def empirical_rate(
     With a panel of independent models, the weaker of its error rate and the one below.
 
     Foreign patterns count as behaving like the key from ``p_min`` of their samples on, which is stricter on the owner
-    than the test. Where labels were drawn, the label draws made after the examination take their place: they are to
-    the sealed labels what foreign patterns are to the sealed pattern.
+    than the test. Where labels were drawn there are none, and only a panel measures an error rate: placebo draws test
+    the same assumption again, as often as the computer is asked to, and must not buy stronger words.
     """
-    own = _on_this_suspect(grouped, samples, protocol, placebo)
+    own = _on_this_suspect(grouped, samples, protocol)
     if panel is None:
         return own
     what = "independent models that the whole procedure claims"
@@ -49,14 +48,7 @@ def empirical_rate(
     return models if own is None else max(own, models, key=lambda found: found.upper)
 
 
-def _on_this_suspect(
-    grouped: Replies, samples: Mapping[int, Sample], protocol: Protocol, placebo: Placebo | None
-) -> Empirical | None:
-    if protocol.null_basis is NullBasis.DRAWN_LABELS:
-        if placebo is None:
-            return None
-        what = "label draws made after the examination that the answers would have supported"
-        return Empirical(what=what, false_claims=placebo.outcome.claims, audits=placebo.outcome.draws)
+def _on_this_suspect(grouped: Replies, samples: Mapping[int, Sample], protocol: Protocol) -> Empirical | None:
     placebo_hits: dict[int, list[bool]] = {}
     for reply in grouped.shams:
         placebo_hits.setdefault(samples[reply.probe.index].pattern, []).append(is_hit(reply, samples))

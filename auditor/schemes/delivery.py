@@ -1,5 +1,6 @@
 """What the owner gets on disk: model, twin, sealed key set, the seal to publish, and the record of the training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def deliver(
     keep_twin: bool = True,
     source: RandomnessSource = RandomnessSource.NONE,
     locks: Locks | None = None,
+    division: Mapping[str, JsonValue] | None = None,
 ) -> Delivery:
     """Write ``model.safetensors``, ``model.json``, ``k.npz``, ``k.seal.json``, ``train.json`` and ``twin/``.
 
@@ -71,6 +73,7 @@ def deliver(
         keep_twin: whether the unmarked twin is written too.
         source: where the public randomness came from.
         locks: whom ``k.npz`` is encrypted to; None leaves it open.
+        division: how the training images were divided, for the record.
     """
     description = save_model(folder, result.network, result.description)
     keys = result.keys
@@ -112,6 +115,7 @@ def deliver(
         "owner_fingerprint": key.fingerprint,
         "plan": plan_object(plan),
         "measured": result.record.as_json(),
+        **(division or {}),
     }
     (folder / RECORD_NAME).write_bytes(canonical_bytes(record) + b"\n")
     return Delivery(

@@ -11,12 +11,14 @@ from auditor import models, wrapped
 from auditor.attacks import build_attack
 from auditor.attacks.base import AttackData, half_test
 from auditor.attacks.finetune import head_name
-from auditor.attacks.objectives import WorstCase, ascended
+from auditor.attacks.objectives import WorstCase
 from auditor.attacks.overwrite import with_another_output
 from auditor.attacks.prune import channel_masks
 from auditor.attacks.quantize import activation_ranges, quantised
 from auditor.errors import UsageError
 from auditor.patterns import add_pattern
+from auditor.training.ascent import ascend
+from auditor.training.supplement import Pressure
 
 FAST = {"epochs": 2, "batch_size": 50, "threads": 1}
 CASES = {
@@ -194,6 +196,10 @@ def test_a_fresh_head_owes_the_victim_nothing(victim, digits, layers):
     torch.testing.assert_close(network.get_parameter("0.weight"), victim.network.get_parameter("0.weight"))
 
 
+def ascended(network, images, labels, *, radius, step, steps):
+    return ascend(network, images, labels, pressure=Pressure(steps=steps, step_size=step, ball=radius))
+
+
 def test_moved_images_stay_in_the_ball_and_cost_more(victim, digits):
     images = torch.from_numpy(digits.test.inputs[:100] / np.float32(255))
     labels = torch.from_numpy(digits.test.labels[:100])
@@ -214,7 +220,7 @@ def test_moved_images_do_not_enter_running_statistics(victim, digits):
     before = {name: value.clone() for name, value in network.named_buffers()}
     images = torch.from_numpy(digits.test.inputs[:50] / np.float32(255))
     labels = torch.from_numpy(digits.test.labels[:50])
-    ascended(network.eval(), images, labels, radius=0.1, step=0.03, steps=3)
+    ascended(network, images, labels, radius=0.1, step=0.03, steps=3)
     assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
     WorstCase(radius=0.1, step=0.03, steps=2, clean_share=0.5).loss(network, images, np.arange(50), labels)
     assert network.training

@@ -7,6 +7,9 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from auditor import datasets
+from auditor.attacks.data import Source, attacker_data
+from auditor.cli import train_options
 from auditor.cli.train import train
 from auditor.errors import MissingPartError, TrainingError, UsageError
 from auditor.evidence.generation import rederive
@@ -115,6 +118,26 @@ def test_a_panel_of_innocents_is_ordinary_model_folders(tmp_path):
     models = [load_model(tmp_path / "p" / f"seed-{seed}") for seed in (5, 6)]
     one, two = (model.network.state_dict() for model in models)
     assert not all(torch.equal(one[k], two[k]) for k in one)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.6])
+def test_the_attackers_rest_is_what_the_owner_was_not_trained_on(share):
+    whole, owner = datasets.load("digits").train, train_options.owned("digits", share=share, split_seed=4).train
+    theirs = attacker_data(datasets.load("digits"), source=Source.REST, owner_share=share, split_seed=4).own
+    rows = [{image.tobytes() for image in part.inputs} for part in (whole, owner, theirs)]
+    assert len(rows[0]) == len(whole), "all images differ, so that bytes name them"
+    assert rows[1] | rows[2] == rows[0]
+    assert not rows[1] & rows[2]
+    assert len(owner) == round(share * len(whole))
+
+
+def test_the_record_says_which_share_the_owner_trained_on(tmp_path):
+    options = ("--epochs", 1, "--owner-share", 0.5, "--split-seed", 4)
+    done = run("plain-trigger", "--data", "digits", *options, "--out", tmp_path / "o")
+    # One epoch embeds nothing; the folder is written all the same.
+    assert "written:" in done.output
+    record = json.loads((tmp_path / "o" / "train.json").read_bytes())
+    assert (record["owner_share"], record["split_seed"]) == ("0.5", 4)
 
 
 def test_architectures_and_widths(tmp_path):
