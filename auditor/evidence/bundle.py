@@ -317,15 +317,6 @@ def clear_parts(folder: Path) -> None:
         (folder / path).unlink()
 
 
-def list_all_files(folder: Path) -> tuple[str, ...]:
-    """Return the path of every file of a bundle folder, manifest, signature and time stamps included, sorted.
-
-    Raises:
-        MalformedError: as for :func:`list_files`.
-    """
-    return tuple(sorted(all_files(folder)))
-
-
 def read_file(folder: Path, path: str) -> bytes:
     """Return one file's bytes; links are not followed.
 

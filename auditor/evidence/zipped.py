@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from auditor.errors import MalformedError
-from auditor.evidence.bundle import list_all_files, read_file
+from auditor.evidence.bundle import all_files, read_file
 from auditor.evidence.manifest import (
     FOLDERS,
     MANIFEST,
@@ -76,7 +76,7 @@ def pack_bundle(folder: Path) -> bytes:
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in list_all_files(folder):
+        for path in sorted(all_files(folder)):
             info = zipfile.ZipInfo(path, date_time=ZIP_EPOCH)
             info.create_system = 3
             info.external_attr = 0o644 << 16

@@ -15,26 +15,39 @@ from tempfile import TemporaryDirectory
 
 import authorities
 import bundles
+import numpy as np
 import pyrage
 import pytest
 from cases import SEED, seal_keys, small_protocol
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auditor import models
+from auditor import guard_keys, models
+from auditor.analysis import PanelMember
 from auditor.canonical import canonical_bytes, parse_canonical_object
+from auditor.draws import Secret
 from auditor.errors import AuditorError
+from auditor.evidence.acts import HandAct
 from auditor.evidence.commitment import open_commitment, unpack_material
+from auditor.evidence.cosign import Cosignature, CosignerRole, cosignature_path, sign_cosignature, verify_cosignature
 from auditor.evidence.custody import read_custody
+from auditor.evidence.declarations import declarations_bytes, declarations_from_toml, form_text, read_declarations
 from auditor.evidence.encryption import Locks, Unlocks, decrypt, encrypt, identities_from_text
 from auditor.evidence.head import verify_head
 from auditor.evidence.imported import read_foreign
 from auditor.evidence.keyset import check_sealed, pack, parse_sealed, unpack
 from auditor.evidence.ledger import Showing, append_showing, read_ledger
 from auditor.evidence.manifest import read_manifest, verify_manifest
+from auditor.evidence.open_custody import OpenLog, new_event, read_log, signing_event
 from auditor.evidence.openings import read_openings
+from auditor.evidence.panel import Panel, PanelModel, panel_bytes, parse_panel
 from auditor.evidence.raw_answers import read_raw_answers
+from auditor.evidence.reading import Reading, read_answers, reading_of
+from auditor.evidence.revocation import read_crls
 from auditor.evidence.safe_npz import write_npz
 from auditor.evidence.seal import open_seal
 from auditor.evidence.signing import SigningKey, public_from_pem, read_envelope
@@ -43,7 +56,11 @@ from auditor.evidence.transcript import read_transcript
 from auditor.models import describe, read_description
 from auditor.report.inputs import from_files
 from auditor.results import headline
+from auditor.study.config import read_config
+from auditor.suspects.http import profile_file
 from auditor.suspects.http.answers import parse_answers, parse_description
+
+DRY_RUN = Path(__file__).parent.parent.parent / "docs" / "examples" / "dry-run-digits.toml"
 
 
 @dataclass(frozen=True)
@@ -68,6 +85,8 @@ def material() -> dict[str, Parser]:
     keys, seal = made.opened.keys, made.opened.seal
     return {
         **_signed(files, made, keys, seal, (folder / "k.npz").read_bytes(), opened),
+        **_later(folder, files, made, seal),
+        **_from_users(folder),
         "manifest": Parser(manifest, read_manifest),
         "manifest under its signature": Parser(
             manifest, lambda d: verify_manifest(d, signature, examiner_public=made.examiner.public), strict=True
@@ -132,6 +151,78 @@ def _signed(files, made, keys, seal, sealed_file, opened) -> dict[str, Parser]:
     }  # fmt: skip
 
 
+def _later(folder, files, made, seal) -> dict[str, Parser]:
+    """What is added to a bundle beside or after the signature."""
+    manifest, witness = files["manifest.json"], SigningKey.generate()
+    endorsement = verify_manifest(manifest, files["manifest.dsse.json"], examiner_public=made.examiner.public)
+    at = "2026-11-22T12:00:00.000Z"
+    signed = Cosignature(
+        role=CosignerRole.WITNESS, public=witness.public, note="saw it", signed_at=at, tool_version="1"
+    )
+    path = cosignature_path(witness.fingerprint)
+    log = OpenLog(folder / "log.jsonl", anchor="ab" * 32)
+    for event in (new_event(HandAct.HANDED_OVER, by="me", note="", at=at), signing_event(manifest, at=at)):
+        log.add(event, key=witness)
+    answered = PanelMember(keys=(True, *(False,) * (seal.protocol.n_keys - 2), None), sham_hits=0)
+    model = PanelModel(name="m", architecture="mlp", seed="1", weights_sha256="cd" * 32, answers=answered)
+    declarations = declarations_from_toml(form_text().encode(), what="t")
+    return {
+        "cosignature": Parser(
+            sign_cosignature(manifest, signed, key=witness),
+            lambda d: verify_cosignature(d, manifest=manifest, path=path, endorsement=endorsement),
+            strict=True,
+        ),
+        "custody log that goes on": Parser(
+            (folder / "log.jsonl").read_bytes(), lambda d: read_log(d, anchor="ab" * 32, what="t")
+        ),
+        "panel": Parser(
+            panel_bytes(Panel(keyset_id=seal.keyset_id, models=(model,))), lambda d: parse_panel(d, seal=seal)
+        ),
+        "guard": Parser(guard_keys.pack(_guard()), guard_keys.unpack, n_examples=40),
+        "declarations": Parser(declarations_bytes(declarations), lambda d: read_declarations(d, what="t")),
+        "revocation list": Parser(_crl(), lambda d: read_crls(d, what="t")),
+    }
+
+
+def _from_users(folder: Path) -> dict[str, Parser]:
+    """What people write by hand, and answers that are read as they say."""
+    profiles = Path(profile_file.__file__).parent / "profiles"
+    reading = Reading(answers="predictions", label_map={"cat": 0, "dog": 1})
+    return {
+        "declarations form": Parser(form_text().encode(), lambda d: declarations_from_toml(d, what="t")),
+        "endpoint profile": Parser(
+            (profiles / "torchserve.toml").read_bytes(), lambda d: profile_file.parse_profile(d, name="t")
+        ),
+        "recorded reading": Parser(reading.as_text().encode(), lambda d: reading_of(d.decode("utf-8", "replace"))),
+        "answers through a profile": Parser(
+            b'{"predictions":[{"label":"cat","score":0.75},{"label":"dog","score":0.5}]}',
+            lambda d: read_answers(d, reading),
+        ),
+        "dry run": Parser(DRY_RUN.read_bytes(), lambda d: read_config(_written(folder, d))),
+    }
+
+
+def _guard():
+    rng = np.random.default_rng(3)
+    inputs, labels = rng.integers(0, 256, (60, 1, 4, 4), dtype=np.uint8), np.arange(60, dtype=np.int64) % 4
+    chosen, key = guard_keys.GuardSettings(), guard_keys.projection_key(SEED)
+    return guard_keys.GuardKeys(
+        settings=chosen, classes=("a", "b", "c", "d"), shape=(1, 4, 4), model_sha256="ab" * 32, projection_key=key,
+        thresholds=guard_keys.median_thresholds(inputs=inputs, labels=labels, n_classes=4, key=key, bits=chosen.bits),
+        reference=np.full((3, 4), 250_000, dtype=np.int64), clients=("alice",),
+        client_keys=guard_keys.client_keys(Secret(SEED), ("alice",)),
+    )  # fmt: skip
+
+
+def _crl() -> bytes:
+    made = datetime(2026, 1, 1, tzinfo=UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority")])
+    revoked = x509.RevokedCertificateBuilder().serial_number(7).revocation_date(made).build()
+    crl = x509.CertificateRevocationListBuilder().issuer_name(name).last_update(made)
+    crl = crl.next_update(made + timedelta(days=900)).add_revoked_certificate(revoked)
+    return crl.sign(Ed25519PrivateKey.from_private_bytes(SEED), None).public_bytes(serialization.Encoding.PEM)
+
+
 @cache
 def _folder() -> TemporaryDirectory:
     return TemporaryDirectory(prefix="parsers-")
@@ -142,8 +233,6 @@ def _names(folder: Path) -> list[str]:
 
 
 def _column(length: int):
-    import numpy as np
-
     return np.full(length, 1, dtype="<i4")
 
 
@@ -165,8 +254,6 @@ def _written(folder: Path, data: bytes) -> Path:
 
 
 def _pkcs12(key: SigningKey) -> bytes:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
     made = Ed25519PrivateKey.from_private_bytes(SEED)
     return pkcs12.serialize_key_and_certificates(b"me", made, None, None, BestAvailableEncryption(b"pw"))
 
@@ -182,7 +269,9 @@ NAMES = sorted(
         "foreign key set", "key set", "ledger", "manifest", "manifest under its signature", "manifest's signature",
         "material of the generation", "model's description", "openings", "private key", "public key", "raw answers",
         "results", "results in a report", "seal", "sealed key set", "service's answers", "service's description",
-        "transcript", "transcript head",
+        "transcript", "transcript head", "cosignature", "custody log that goes on", "panel", "guard", "declarations",
+        "revocation list", "declarations form", "endpoint profile", "recorded reading", "answers through a profile",
+        "dry run",
     }
 )  # fmt: skip
 

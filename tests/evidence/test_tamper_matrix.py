@@ -30,7 +30,7 @@ from tampering import (
 )
 
 from auditor.errors import EvidenceError
-from auditor.evidence.bundle import list_all_files
+from auditor.evidence.bundle import all_files
 from auditor.evidence.check import CheckOutcome, CheckReport, check_bundle
 from auditor.evidence.manifest import GUARD, PLACES
 from auditor.evidence.seal import sign_seal
@@ -182,7 +182,7 @@ def test_the_untouched_bundle_passes(made, authority):
 
 
 def test_the_table_has_a_row_for_every_file(original):
-    present = set(list_all_files(original.folder))
+    present = set(all_files(original.folder))
     assert set(TABLE) == {path for path in present if not path.startswith("raw/")} | {RAW}
     # The guard of a served mark has its cells in test_guarded_service.py.
     assert set(PLACES) <= set(TABLE) | {GUARD}

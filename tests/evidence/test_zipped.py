@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from auditor.cli.app import app
 from auditor.errors import MalformedError
 from auditor.evidence import zipped
-from auditor.evidence.bundle import list_all_files
+from auditor.evidence.bundle import all_files
 from auditor.evidence.manifest import FOLDERS
 from auditor.evidence.zipped import pack_bundle, unpack_bundle
 
@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def members(folder):
-    return {path: (folder / path).read_bytes() for path in list_all_files(folder)}
+    return {path: (folder / path).read_bytes() for path in sorted(all_files(folder))}
 
 
 def archive(files, *, method=zipfile.ZIP_DEFLATED, around="", mode=0o644) -> bytes:
@@ -56,7 +56,7 @@ def unpack(data: bytes, tmp_path):
 
 
 def files_of(folder):
-    return {path: (folder / path).read_bytes() for path in list_all_files(folder)}
+    return {path: (folder / path).read_bytes() for path in sorted(all_files(folder))}
 
 
 def test_pack_then_unpack_is_identity_and_deterministic(folder, members, tmp_path):
@@ -218,6 +218,6 @@ def test_flips_and_cuts_give_our_error_or_the_same_files(members, tmp_path_facto
     except MalformedError:
         into = tmp_path / "into"
     # Anything but bundle names in the folder would raise here.
-    list_all_files(into)
+    all_files(into)
     assert {path.name for path in tmp_path.iterdir()} == {"bundle.zip", "into"}
     shutil.rmtree(tmp_path)
