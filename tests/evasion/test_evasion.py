@@ -27,7 +27,6 @@ from auditor.training import train_unmarked
 
 N_OUTPUTS = 11
 SEED, NONCE = b"\x31" * 32, b"\x32" * 32
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 @pytest.fixture(scope="module")
