@@ -62,7 +62,7 @@ RECIPES = {
         n_keys=300,
     ),
 }
-"""Measured defaults by data set; see benchmarks/margin.md."""
+"""Defaults by data set; what was measured of them, and what was not, stands in benchmarks/margin.md."""
 
 _PUBLISHED_BATCH, _PUBLISHED_TRIGGERS, _PUBLISHED_RATE, _PUBLISHED_DECAY = 128, 25, 0.1, 1e-4
 _PUBLISHED_SHARE = _PUBLISHED_BATCH / (_PUBLISHED_BATCH + _PUBLISHED_TRIGGERS)
