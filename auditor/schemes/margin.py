@@ -95,7 +95,7 @@ PRESETS = {
 
 
 def recipe_for(dataset: Dataset) -> TriggerRecipe:
-    """Return the measured defaults of a data set, or a guess by the size of its images for one not measured."""
+    """Return the defaults of a data set, or a guess by the size of its images for one that has none."""
     if dataset.name in RECIPES:
         return RECIPES[dataset.name]
     channels, height, width = dataset.spec.shape
