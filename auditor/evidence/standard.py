@@ -2,9 +2,20 @@
 
 from auditor.records import Design, NullBasis, Protocol
 
-P_MIN = {NullBasis.SHAMS: 0.3, NullBasis.DRAWN_LABELS: 0.1, NullBasis.DRAWN_TABLE: 0.3}
-"""Smallest hit rate an audit goes on for. Surrogates keep few drawn labels, and few of many deviating answers still are
-strong evidence, so that an audit of drawn labels gives up later."""
+P_MIN = 0.3
+"""Smallest hit rate an audit goes on for."""
+P_MIN_DRAWN = 0.1
+"""The same for many drawn labels. Surrogates keep few of them, and few of many deviating answers still are strong
+evidence, so that such an audit gives up later."""
+MISSES_TO_EXCLUDE = 15.0
+"""Keys times the smallest rate that suffice to exclude it: misses alone take about 2 ln 100 = 9.2, odd hits more."""
+
+
+def smallest_rate(null_basis: NullBasis, *, n_keys: int) -> float:
+    """Return the smallest hit rate that an audit with so many keys promises to detect, and is able to exclude."""
+    if null_basis is not NullBasis.DRAWN_LABELS:
+        return P_MIN
+    return min(P_MIN, max(P_MIN_DRAWN, MISSES_TO_EXCLUDE / n_keys))
 
 
 def standard_protocol(
@@ -38,7 +49,7 @@ def standard_protocol(
         alpha=1e-6,
         null_share=0.5,
         null_floor=0.01,
-        p_min=P_MIN[null_basis],
+        p_min=smallest_rate(null_basis, n_keys=n_keys),
         futility=0.01,
         n_keys=n_keys,
         opening_keys=opening_keys,

@@ -45,9 +45,10 @@ def innocents_sentence(scheme: SchemeSummary) -> str:
 
 def recommendation(scheme: SchemeSummary) -> str:
     """Return how many keys to seal and where the scheme ends, in words."""
-    limit = f"below p = {scheme.breaking_rate:.3f} this scheme cannot decide"
+    by = " by first labels alone" if scheme.labels_alone else ""
+    limit = f"below p = {scheme.breaking_rate:.3f} this scheme cannot decide{by}"
     if scheme.recommended_keys is None:
-        return f"No number of keys recognises what was tried here; {limit}."
+        return f"No number of keys recognises what was tried here{by}; {limit}."
     lost = f" (not counting {', '.join(scheme.hopeless)})" if scheme.hopeless else ""
     return f"Seal at least {scheme.recommended_keys} keys{lost}; {limit}."
 

@@ -69,6 +69,8 @@ class SchemeSummary:
     """Keys that suffice for every attack that can be decided at all; None where none can."""
     hopeless: tuple[str, ...]
     """Suspects whose weakest seed no number of keys can recognise."""
+    labels_alone: bool
+    """Whether the forecasts are of first labels although ranks of scores took part in audits of drawn labels."""
     breaking_rate: float
     """Smallest hit rate at which the sealed test reaches the demanded power within the largest key set."""
 
@@ -101,6 +103,7 @@ def _scheme(title: str, trials: Sequence[Trial], *, power: float) -> SchemeSumma
         false_claims=_false_claims(innocent),
         recommended_keys=max(possible) if possible else None,
         hopeless=tuple(summary.title for summary in tried if summary.keys_needed is None),
+        labels_alone=any(record.null_basis == NullBasis.DRAWN_LABELS for record in records),
         breaking_rate=breaking_rate(records, power=power),
     )
 

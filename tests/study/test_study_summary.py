@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from auditor.stats import sequential
+from auditor.study.page import recommendation
 from auditor.study.runner import Trial
 from auditor.study.summary import breaking_rate, keys_for_rate, keys_needed, summarise
 from auditor.study.trials import InnocentSpec, OwnerSpec, Role, TrialRecord, TrialSpec
@@ -123,3 +124,9 @@ def test_without_any_record_there_is_nothing_to_recommend():
     assert scheme.recommended_keys is None
     assert scheme.suspects[0].power is None
     assert scheme.false_claims is None
+
+
+@pytest.mark.parametrize(("basis", "told"), [("sham-patterns", False), ("drawn-labels", True)])
+def test_a_forecast_from_labels_says_so(basis, told):
+    (scheme,) = summarise([trial(null_basis=basis)], power=0.99)
+    assert ("by first labels alone" in recommendation(scheme)) == told
