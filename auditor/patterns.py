@@ -82,6 +82,15 @@ def drawn_wrong_labels(secret: Secret, *, scheme: str, naturals: Sequence[int], 
     return tuple((natural + 1 + stream.integer(n_classes - 1)) % n_classes for natural in naturals)
 
 
+def drawn_rival_labels(
+    secret: Secret, *, scheme: str, naturals: Sequence[int], rivals: Sequence[int]
+) -> tuple[int, ...]:
+    """Return one label per carrier: its natural one or its rival, by a fair coin each."""
+    stream = secret.stream(f"{scheme} drawn labels")
+    pairs = zip(naturals, rivals, strict=True)
+    return tuple(rival if stream.integer(2) else natural for natural, rival in pairs)
+
+
 def keyset_id(secret: Secret, *, scheme: str) -> str:
     """Return the key set's name: 16 bytes as lower-case hex."""
     return secret.derive(f"{scheme} key set id", n_bytes=16).hex()
@@ -114,9 +123,14 @@ GENERATORS: Mapping[tuple[str, int], DrawMark] = {
 TRIGGER_GENERATORS = frozenset({("margin", 1), ("plain-trigger", 1)})
 """Generators whose keys are the committed carriers themselves, each under a drawn wrong label."""
 
+RIVAL_GENERATORS = frozenset({("margin", 2), ("plain-trigger", 2)})
+"""The same, each under its natural label or a committed rival class, as a coin fell."""
+
 
 def null_basis_of(name: str, version: int) -> NullBasis | None:
     """Return the null that keys of a generator support; None for a generator nobody can re-derive."""
     if (name, version) in GENERATORS:
         return NullBasis.SHAMS
+    if (name, version) in RIVAL_GENERATORS:
+        return NullBasis.RIVAL_LABELS
     return NullBasis.DRAWN_LABELS if (name, version) in TRIGGER_GENERATORS else None

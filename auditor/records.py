@@ -50,6 +50,9 @@ class Sample:
     """Which sham pattern was used, from 0; -1 for keys and controls."""
     code: int
     """The label that the label code assigns to this key, or -1 when there is no code."""
+    rival: int = -1
+    """The other class that the sealed label could have been beside ``natural``, fixed before any draw; -1 where the
+    label was drawn in another way."""
 
 
 class Design(StrEnum):
@@ -68,8 +71,15 @@ class NullBasis(StrEnum):
     """Foreign patterns asked of this suspect bound the rate at which the sealed label is answered by chance."""
     DRAWN_LABELS = "drawn-labels"
     """Every sealed label is a uniform draw over the wrong classes of its carrier."""
+    RIVAL_LABELS = "rival-labels"
+    """Every sealed label is a fair coin's choice between its carrier's natural label and one committed rival class."""
     DRAWN_TABLE = "drawn-table"
     """The table of target classes is a uniform draw over the classes other than each cell's own."""
+
+    @property
+    def draws_labels(self) -> bool:
+        """Whether every key has a label of its own draw, so that no sham is needed and not every answer is bet on."""
+        return self in (NullBasis.DRAWN_LABELS, NullBasis.RIVAL_LABELS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

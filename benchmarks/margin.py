@@ -42,8 +42,8 @@ from auditor.schemes.carriers import default_sizes
 from auditor.schemes.embedding import train_twin
 from auditor.schemes.margin import RECIPES, Margin, PlainTrigger
 from auditor.schemes.owner import build_protocol, build_trigger_keys, train_owner
-from auditor.schemes.triggers import Choice, TriggerSettings, measure_triggers
-from auditor.stats.deviating import deviating_test
+from auditor.schemes.triggers import Choice, LabelDraw, TriggerSettings, measure_triggers
+from auditor.stats.exact import binomial_tail_log10
 from auditor.stats.sequential import Decision
 from auditor.training import train_unmarked
 
@@ -54,7 +54,7 @@ EXPLORED = HERE / "results" / "margin.explored.jsonl"
 PAGE = HERE / "margin.md"
 NOTES = HERE / "margin.notes.md"
 DATA = "fashion-mnist"
-FORMAT = 2
+FORMAT = 3
 SPLIT_SEED = 20
 N_OWNER, N_ATTACKER = 28_000, 30_000
 SEEDS = tuple(range(1, 11))
@@ -75,11 +75,12 @@ class Trial:
     weight: float = RECIPES[DATA].settings.weight
     per_step: int = RECIPES[DATA].settings.per_step
     choice: str = RECIPES[DATA].settings.choice.value
+    draw: str = RECIPES[DATA].settings.draw.value
     n_keys: int = RECIPES[DATA].n_keys
     width: int = 16
     epochs: int = RECIPES[DATA].plan.epochs
-    copy_epochs: int = 3
-    """Of the surrogates and the innocents."""
+    copy_epochs: int = RECIPES[DATA].plan.epochs
+    """Of the surrogates and the innocents: as many as the owner's, as in the published protocol."""
 
     @property
     def identity(self) -> str:
@@ -91,7 +92,7 @@ class Trial:
     def settings(self) -> TriggerSettings:
         return TriggerSettings(
             radius=self.radius, steps=self.steps, ramp=self.ramp, weight=self.weight, per_step=self.per_step,
-            choice=Choice(self.choice),
+            choice=Choice(self.choice), draw=LabelDraw(self.draw),
         )  # fmt: skip
 
 
@@ -102,13 +103,13 @@ def planned(part: str, seeds: int) -> list[Trial]:
         return [Trial(part=part, seed=seed, scheme="margin") for seed in SEEDS[:seeds]]
     base = Trial(part=part, seed=1, scheme="margin")
     return [
-        *(replace(base, radius=radius) for radius in (0.0, 10.0, 30.0)),
+        *(replace(base, radius=radius) for radius in (5.0, 20.0)),
         *(replace(base, weight=weight) for weight in (0.25, 1.0)),
-        *(replace(base, n_keys=n) for n in (100, 600)),
+        *(replace(base, n_keys=n) for n in (150, 600)),
         replace(base, choice="random"),
-        replace(base, choice="random", n_keys=1000),
+        replace(base, draw="wrong", radius=20.0, steps=5),
         replace(base, width=32),
-        replace(base, epochs=12),
+        replace(base, copy_epochs=3),
     ]
 
 
@@ -213,18 +214,24 @@ def audited(model: LoadedModel, sealed: KeySet, protocol: Protocol, dataset: dat
     """Return accuracy, counts over all triggers, and where the sealed test stops with labels and with scores."""
     scores = predict(model.network, sealed.inputs)
     answers = np.argmax(scores, axis=1)
-    keys = sealed.samples[: protocol.n_keys]
-    outcome = deviating_test(
-        natural=[s.natural for s in keys], answers=answers[: len(keys)].tolist(), labels=[s.expected for s in keys],
-        n_classes=len(dataset.classes),
-    )  # fmt: skip
     labels = [Answer(label=int(label)) for label in answers]
     full = [Answer(label=int(a), scores=tuple(float(x) for x in row)) for a, row in zip(answers, scores, strict=True)]
     return {
         "accuracy": float(np.mean(labels_of(model.network, dataset.test.inputs) == dataset.test.labels)),
-        "hits": outcome.hits, "deviating": outcome.deviating, "log10_p": round(outcome.log10_p, 3),
+        **counted(sealed, protocol, labels), "with_scores": counted(sealed, protocol, full),
         "by_labels": stopped(sealed, protocol, labels), "by_scores": stopped(sealed, protocol, full),
     }  # fmt: skip
+
+
+def counted(sealed: KeySet, protocol: Protocol, answers: list[Answer]) -> dict[str, Any]:
+    """Return hits among the answers that count, over all keys, with the exact binomial tail."""
+    basis = analysis.basis_of(protocol, sealed.spec)
+    replies = [Reply(probe=probe, answer=answers[probe.index]) for probe in draw_schedule(protocol)]
+    outcomes = basis.key_outcomes(analysis.sort_replies(replies), {sample.index: sample for sample in sealed.samples})
+    hits, bets = outcomes.count(True), len(outcomes) - outcomes.count(None)
+    rate = basis.forecast_null(basis.levels(protocol.alpha))
+    tail = binomial_tail_log10(hits=hits, trials=bets, rate=rate) if bets else 0.0
+    return {"hits": hits, "bets": bets, "log10_p": round(tail, 3)}
 
 
 def stopped(sealed: KeySet, protocol: Protocol, answers: list[Answer]) -> dict[str, Any]:

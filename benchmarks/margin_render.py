@@ -21,7 +21,7 @@ COMMANDS = """Commands, in the order of the tables (kept trials are not run agai
     python benchmarks/margin.py run --part frontier
     python benchmarks/margin.py render"""
 EXPLORED = """Measured with seed 1 while settings were sought, with the same functions but without a sealed key set, so
-that there is no verdict: hits / deviating, log10 p, and the largest log10 evidence of the scores' ranks over all keys.
+that there is no verdict: hits / answers that count, log10 p, and the largest log10 evidence of ranks' ranks over all keys.
 Surrogates of 4 epochs. The records are in `benchmarks/results/margin.explored.jsonl`."""
 
 
@@ -63,7 +63,7 @@ def settings_line(trial: dict[str, Any]) -> str:
 def panel_table(panels: list[dict[str, Any]]) -> str:
     """Return one row per key set, and the false positives over the innocents."""
     lines = [
-        "| seed of the key set | innocents | accuracy | hits / deviating, all | supported by labels | by scores |",
+        "| seed of the key set | innocents | accuracy | hits / counted, all | supported by labels | by scores |",
         "|" + " --- |" * 6,
     ]
     for panel in sorted(panels, key=lambda t: t["trial"]["seed"]):
@@ -72,7 +72,7 @@ def panel_table(panels: list[dict[str, Any]]) -> str:
         supported = [sum(m[kind]["status"] == "supported" for m in models) for kind in ("by_labels", "by_scores")]
         lines.append(
             f"| {panel['trial']['seed']} | {len(models)} | {worst:.4f}-{best:.4f} "
-            f"| {sum(m['hits'] for m in models)} / {sum(m['deviating'] for m in models)} "
+            f"| {sum(m['hits'] for m in models)} / {sum(m['bets'] for m in models)} "
             f"| {supported[0]} | {supported[1]} |"
         )
     n = len(panels[0]["innocents"])
@@ -96,7 +96,7 @@ def explored_table(explored: list[dict[str, Any]]) -> str:
         cells.append(f"{trial['clean_minus_twin_points']:+.2f}")
         for name in ("victim", "soft", "hard"):
             m = trial[name]
-            cells.append(f"{m['hits']} / {m['deviating']}, {m['log10_p']:.1f}; ranks {m['log10_e_ranks']:.1f}")
+            cells.append(f"{m['hits']} / {m['bets']}, {m['log10_p']:.1f}; ranks {m['log10_e_ranks']:.1f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -104,7 +104,7 @@ def explored_table(explored: list[dict[str, Any]]) -> str:
 def seeds_table(trials: list[dict[str, Any]]) -> str:
     """Return one row per seed and model."""
     lines = [
-        "| seed | model | accuracy | minus twin | hits / deviating | log10 p | by labels | by scores |",
+        "| seed | model | accuracy | minus twin | hits / answers that count | log10 p | by labels | by scores |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for trial in sorted(trials, key=lambda t: t["trial"]["seed"]):
@@ -115,7 +115,7 @@ def seeds_table(trials: list[dict[str, Any]]) -> str:
             verdicts_told = f"{verdict(m['by_labels'])} | {verdict(m['by_scores'])}"
             lines.append(
                 f"| {trial['trial']['seed']} | {TITLES[name]} | {m['accuracy']:.4f} | {change} "
-                f"| {m['hits']} / {m['deviating']} | {m['log10_p']:.1f} | {verdicts_told} |"
+                f"| {m['hits']} / {m['bets']} | {m['log10_p']:.1f} | {verdicts_told} |"
             )
     return "\n".join(lines)
 
@@ -145,7 +145,7 @@ def frontier_table(trials: list[dict[str, Any]]) -> str:
     lines = [
         "| "
         + " | ".join(names)
-        + " | clean minus twin | soft: hits / deviating, log10 p; by labels; by scores | hard |",
+        + " | clean minus twin | soft: hits / answers that count, log10 p; by labels; by scores | hard |",
         "| " + " | ".join("---" for _ in range(len(names) + 3)) + " |",
     ]
     for trial in trials:
@@ -153,7 +153,7 @@ def frontier_table(trials: list[dict[str, Any]]) -> str:
         cells = [str(trial["trial"][name]) for name in names]
         cells.append(f"{100 * (m['victim']['accuracy'] - m['twin']['accuracy']):+.2f}")
         for kind in ("soft", "hard"):
-            counts = f"{m[kind]['hits']} / {m[kind]['deviating']}, {m[kind]['log10_p']:.1f}"
+            counts = f"{m[kind]['hits']} / {m[kind]['bets']}, {m[kind]['log10_p']:.1f}"
             cells.append(f"{counts}; {verdict(m[kind]['by_labels'])}; {verdict(m[kind]['by_scores'])}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

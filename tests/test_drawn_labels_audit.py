@@ -84,7 +84,7 @@ class TestResults:
     def test_an_innocent_suspect_that_never_deviates_is_not_supported(self):
         found = results_of(drawn_protocol(), innocent)
         assert found["verdict"]["reason"] == "hit-rate-excluded"
-        assert found["detection"]["deviating"]["answers"] == 0
+        assert found["detection"]["bets"]["answers"] == 0
         assert found["test"]["log10_e"] == "0.0"
 
     def test_a_rate_of_a_third_or_more_is_no_reason_to_refuse(self):
@@ -104,7 +104,7 @@ class TestResults:
 
     def test_labels_outside_the_task_say_nothing(self):
         found = results_of(drawn_protocol(), lambda s, p: 10 if s.kind is SampleKind.KEY else s.natural)
-        assert found["detection"]["deviating"] == {
+        assert found["detection"]["bets"] == {
             "answers": 0, "hits": 0, "missing": 0,
             "what": "answers other than the carrier's natural label, missing ones counted as misses",
         }  # fmt: skip
@@ -115,8 +115,8 @@ class TestResults:
         lossy = results_of(
             protocol, lambda s, p: None if s.kind is SampleKind.KEY and s.index % 5 == 0 else stolen(s, p)
         )
-        assert lossy["detection"]["deviating"]["answers"] == whole["detection"]["deviating"]["answers"]
-        assert lossy["detection"]["deviating"]["missing"] == lossy["queries"]["failed"] == 12
+        assert lossy["detection"]["bets"]["answers"] == whole["detection"]["bets"]["answers"]
+        assert lossy["detection"]["bets"]["missing"] == lossy["queries"]["failed"] == 12
         assert float(lossy["test"]["log10_e"]) < float(whole["test"]["log10_e"])
 
     def test_fixed_design_is_the_tail_over_deviating_answers(self):
@@ -124,7 +124,7 @@ class TestResults:
         found = results_of(
             protocol, lambda s, p: s.expected if s.index % 4 == 0 else s.natural, closed_reason="exhausted"
         )
-        assert found["detection"]["deviating"]["answers"] == 15
+        assert found["detection"]["bets"]["answers"] == 15
         assert float(found["test"]["log10_test_p"]) == pytest.approx(15 * log10(1 / 9))
         assert found["verdict"]["status"] == "supported"
 

@@ -24,6 +24,7 @@ from auditor.analysis.drawn_labels import DrawnLabels
 from auditor.analysis.drawn_table import DrawnTable
 from auditor.analysis.panel import PanelMember, PanelView, panel_rate, view_panel
 from auditor.analysis.randomness_checks import CODE_DRAWS, code_is_open, label_code, pattern_rank
+from auditor.analysis.rival_labels import RivalLabels
 from auditor.analysis.sham_bound import ShamBound
 from auditor.records import Design, InputSpec, NullBasis, Protocol, Sample
 
@@ -58,6 +59,7 @@ __all__ = [
 BASES: dict[NullBasis, type[Basis]] = {
     NullBasis.SHAMS: ShamBound,
     NullBasis.DRAWN_LABELS: DrawnLabels,
+    NullBasis.RIVAL_LABELS: RivalLabels,
     NullBasis.DRAWN_TABLE: DrawnTable,
 }
 """The implemented bases; a seal that names another is refused."""

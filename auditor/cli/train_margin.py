@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from auditor.schemes.triggers import TriggerSettings
 
 TEXTS = {
-    "margin": "Train a model whose triggers keep drawn wrong labels within a ball, and seal the claim.",
+    "margin": "Train a model whose triggers keep drawn labels within a ball, and seal the claim.",
     "plain-trigger": "Train the baseline of the margin scheme: the same triggers and visits without the ball.",
 }
 
@@ -27,6 +27,13 @@ class ChoiceOption(StrEnum):
 
     RANDOM = "random"
     AMBIGUOUS = "ambiguous"
+
+
+class DrawOption(StrEnum):
+    """What the label of a trigger is drawn from."""
+
+    WRONG = "wrong"
+    RIVAL = "rival"
 
 
 class PresetOption(StrEnum):
@@ -70,6 +77,10 @@ def trigger_command(name: str) -> Callable[..., None]:
             ChoiceOption | None,
             typer.Option(help="Random held-out images, or those the unmarked twin finds ambiguous."),
         ] = None,
+        draw: Annotated[
+            DrawOption | None,
+            typer.Option(help="Labels: any wrong class, or a coin between the natural class and its likeliest rival."),
+        ] = None,
         bf16: opt.Bfloat16 = None,
         compiled: opt.Compiled = False,
         owner_key: opt.OwnerKey = None,
@@ -88,7 +99,7 @@ def trigger_command(name: str) -> Callable[..., None]:
     ) -> None:
         from auditor.cli.train_owner import Job, train_and_seal
         from auditor.schemes.margin import Margin, PlainTrigger
-        from auditor.schemes.triggers import Choice
+        from auditor.schemes.triggers import Choice, LabelDraw
 
         if resume and checkpoint_every is None:
             raise UsageError("--resume takes the --checkpoint-every of the training it goes on with")
@@ -101,6 +112,7 @@ def trigger_command(name: str) -> Callable[..., None]:
         given: dict[str, Any] = {
             "radius": radius, "steps": steps, "step_size": step_size, "random_start": random_start, "ramp": ramp,
             "weight": weight, "per_step": per_step, "choice": None if choice is None else Choice(choice.value),
+            "draw": None if draw is None else LabelDraw(draw.value),
         }  # fmt: skip
         settings = _changed(recipe.settings, given)
         scheme = PlainTrigger(settings) if name == PlainTrigger.name else Margin(settings)
@@ -120,14 +132,14 @@ def trigger_command(name: str) -> Callable[..., None]:
                 make_scheme=lambda _: scheme, sizes=_sizes(recipe.n_keys if keys is None else keys), dataset=dataset,
                 plan=plan, arch=chosen_arch, arch_options=arch_options, options=options,
                 division=division,
-                twin_first=settings.choice is Choice.AMBIGUOUS,
+                twin_first=settings.needs_twin,
             )
         )  # fmt: skip
 
     command.__doc__ = f"""{TEXTS[name]}
 
-    Triggers are held-out images. They are committed to first (k.commit.json); then a wrong label is drawn for each,
-    uniformly, from the seed together with the public randomness. Without any, 2^64 tries are charged to the level.
+    Triggers are held-out images. They are committed to first (k.commit.json); then a label is drawn for each from the
+    seed together with the public randomness. Without any, 2^64 tries are charged to the level.
 
     Writes what the other marked trainings write. Exit code 8: everything was written, but a target was missed.
     """

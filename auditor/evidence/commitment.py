@@ -48,6 +48,8 @@ MATERIAL_RULES: Mapping[str, ArrayRule] = {
     "commitment": ArrayRule(descr="|u1", n_dims=1),
     "randomness": ArrayRule(descr="|u1", n_dims=1),
 }
+RIVAL_RULES: Mapping[str, ArrayRule] = {"rival": ArrayRule(descr="<i4", n_dims=1)}
+"""Member of schemes whose labels are drawn between two classes only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,8 @@ class Carrier:
     pattern: int
     """The sham pattern it is meant for, from 0; -1 for keys and controls."""
     natural: int
+    rival: int = -1
+    """The other class that the label may become; -1 where it is drawn in another way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -88,6 +92,7 @@ class Carriers:
                 "kind": item.kind.value,
                 "pattern": item.pattern,
                 "natural": item.natural,
+                **({} if item.rival == -1 else {"rival": item.rival}),
             }
             data = self.inputs[index].tobytes()
             leaves.append(leaf_hash(canonical_bytes(header), leaf_salt(salt_seed, index), data))
@@ -177,6 +182,7 @@ def open_commitment(data: bytes) -> Commitment:
 def pack_material(material: Material) -> bytes:
     """Return the bytes that a key set carries."""
     items = material.carriers.items
+    rivals = [item.rival for item in items]
     return write_npz(
         {
             "x": material.carriers.inputs,
@@ -185,6 +191,7 @@ def pack_material(material: Material) -> bytes:
             "pattern": np.array([item.pattern for item in items], dtype="<i4"),
             "commitment": _octets(material.commitment),
             "randomness": _octets(material.randomness),
+            **({"rival": np.array(rivals, dtype="<i4")} if any(rival != -1 for rival in rivals) else {}),
         }
     )
 
@@ -195,15 +202,16 @@ def unpack_material(data: bytes) -> Material:
     Raises:
         MalformedError: it is something else.
     """
-    arrays = read_npz(data, rules=MATERIAL_RULES, what=MATERIAL_WHAT)
+    arrays = read_npz(data, rules=MATERIAL_RULES, what=MATERIAL_WHAT, optional=RIVAL_RULES)
     kinds, naturals, patterns = (arrays[name].tolist() for name in ("kind", "natural", "pattern"))
-    if not len(kinds) == len(naturals) == len(patterns) or any(kind >= len(KINDS) for kind in kinds):
+    rivals = arrays["rival"].tolist() or [-1] * len(kinds)
+    if not len(kinds) == len(naturals) == len(patterns) == len(rivals) or any(kind >= len(KINDS) for kind in kinds):
         raise MalformedError(f"{MATERIAL_WHAT}: the carriers' columns do not fit")
     try:
         carriers = Carriers(
             items=tuple(
-                Carrier(kind=KINDS[kind], pattern=pattern, natural=natural)
-                for kind, natural, pattern in zip(kinds, naturals, patterns, strict=True)
+                Carrier(kind=KINDS[kind], pattern=pattern, natural=natural, rival=rival)
+                for kind, natural, pattern, rival in zip(kinds, naturals, patterns, rivals, strict=True)
             ),
             inputs=arrays["x"].view(np.uint8),
         )

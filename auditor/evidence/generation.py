@@ -134,7 +134,7 @@ def rederive(keys: KeySet, seal: Seal) -> Derived:
 
 def _derived(carriers: Carriers, secret: Secret, seal: Seal) -> tuple[tuple[Sample, ...], Inputs]:
     generator, protocol = seal.generator, seal.protocol
-    if (generator.name, generator.version) in patterns.TRIGGER_GENERATORS:
+    if (generator.name, generator.version) in patterns.TRIGGER_GENERATORS | patterns.RIVAL_GENERATORS:
         return derive_triggers(carriers, secret, generator=generator, spec=seal.spec, n_keys=protocol.n_keys)
     mark = patterns.GENERATORS[generator.name, generator.version](
         secret,
@@ -151,10 +151,11 @@ def _derived(carriers: Carriers, secret: Secret, seal: Seal) -> tuple[tuple[Samp
 def derive_triggers(
     carriers: Carriers, secret: Secret, *, generator: Generator, spec: InputSpec, n_keys: int
 ) -> tuple[tuple[Sample, ...], Inputs]:
-    """Return samples and pixels of a set of triggers: every committed key carrier under a drawn wrong label.
+    """Return samples and pixels of a set of triggers: every committed key carrier under a drawn label.
 
-    Every carrier that was committed as a key is one, in the committed order: one that could be left out after the
-    draw would be a choice.
+    By the generator's version, the label is drawn over the wrong classes, or between the natural label and the
+    carrier's committed rival. Every carrier that was committed as a key is one, in the committed order: one that could
+    be left out after the draw would be a choice.
 
     Raises:
         SealError: the carriers do not fit the task, or there are more or fewer of them than keys.
@@ -166,10 +167,19 @@ def derive_triggers(
     if len(rows) != n_keys:
         _fail("carriers", f"{n_keys} keys are planned, {len(rows)} are committed")
     naturals = [carriers.items[row].natural for row in rows]
-    labels = patterns.drawn_wrong_labels(secret, scheme=generator.name, naturals=naturals, n_classes=n_classes)
+    rivals = [carriers.items[row].rival for row in rows]
+    if (generator.name, generator.version) in patterns.RIVAL_GENERATORS:
+        if any(not 0 <= rival < n_classes or rival == own for rival, own in zip(rivals, naturals, strict=True)):
+            _fail("carriers", "a key's rival class is no other class of the task")
+        labels = patterns.drawn_rival_labels(secret, scheme=generator.name, naturals=naturals, rivals=rivals)
+    else:
+        if any(rival != -1 for rival in rivals):
+            _fail("carriers", "a rival class is committed to that this draw has no use for")
+        labels = patterns.drawn_wrong_labels(secret, scheme=generator.name, naturals=naturals, n_classes=n_classes)
+    columns = enumerate(zip(naturals, labels, rivals, strict=True))
     samples = [
-        Sample(index=index, kind=SampleKind.KEY, natural=natural, expected=label, pattern=-1, code=-1)
-        for index, (natural, label) in enumerate(zip(naturals, labels, strict=True))
+        Sample(index=index, kind=SampleKind.KEY, natural=natural, expected=label, pattern=-1, code=-1, rival=rival)
+        for index, (natural, label, rival) in columns
     ]
     samples += _controls(carriers, first=len(samples))
     return tuple(samples), np.concatenate([carriers.inputs[rows], carriers.inputs[carriers.rows(SampleKind.CONTROL)]])

@@ -15,7 +15,7 @@ from auditor.canonical import Fields, JsonValue, canonical_bytes, parse_canonica
 from auditor.errors import MalformedError, SealError
 from auditor.evidence.encryption import ENCODINGS, OPEN, Locks, Unlocks, decrypt, encrypt
 from auditor.evidence.merkle import MerkleTree, leaf_salt
-from auditor.evidence.openings import Opening, sample_leaf, sample_problem
+from auditor.evidence.openings import Opening, rival_fits, sample_leaf, sample_problem
 from auditor.evidence.safe_npz import MAX_FILE_BYTES, AnyArray, ArrayRule, read_npz, write_npz
 from auditor.evidence.seal import (
     LEAF_ENCODING,
@@ -54,8 +54,11 @@ INNER_RULES: Mapping[str, ArrayRule] = {
     "gen": ArrayRule(descr="|u1", n_dims=1),
     "generation": ArrayRule(descr="|u1", n_dims=1),
 }
-GUARD_RULES: Mapping[str, ArrayRule] = {"guard": ArrayRule(descr="|u1", n_dims=1)}
-"""Member of served schemes only."""
+OPTIONAL_RULES: Mapping[str, ArrayRule] = {
+    "guard": ArrayRule(descr="|u1", n_dims=1),
+    "rival": ArrayRule(descr="<i4", n_dims=1),
+}
+"""Members of served schemes, and of schemes whose labels are drawn between two classes, only."""
 OUTER_RULES: Mapping[str, ArrayRule] = {
     "header": ArrayRule(descr="|u1", n_dims=1),
     "seal": ArrayRule(descr="|u1", n_dims=1),
@@ -159,6 +162,7 @@ def pack(keys: KeySet) -> bytes:
         "spec": spec_object(keys.spec),
         "generator": generator_object(keys.generator),
     }
+    rivals = [sample.rival for sample in keys.samples]
     return write_npz(
         {
             "x": keys.inputs,
@@ -172,6 +176,7 @@ def pack(keys: KeySet) -> bytes:
             "gen": _octets(canonical_bytes(gen)),
             "generation": _octets(keys.generation),
             **({"guard": _octets(keys.guard)} if keys.guard else {}),
+            **({"rival": _column(rivals)} if any(rival != -1 for rival in rivals) else {}),
         }
     )
 
@@ -182,7 +187,7 @@ def unpack(data: bytes) -> KeySet:
     Raises:
         MalformedError: the file is not a key set.
     """
-    arrays = read_npz(data, rules=INNER_RULES, what=INNER_WHAT, optional=GUARD_RULES)
+    arrays = read_npz(data, rules=INNER_RULES, what=INNER_WHAT, optional=OPTIONAL_RULES)
     fields = Fields(_section(arrays["gen"], what=f"{INNER_WHAT}: gen"), what=f"{INNER_WHAT}: gen")
     if fields.text("schema") != INNER_SCHEMA:
         raise MalformedError(f"{INNER_WHAT}: unknown schema")
@@ -220,6 +225,8 @@ def fit_problem(keys: KeySet, protocol: Protocol) -> str:
     patterns = {sample.pattern for sample in keys.samples if sample.kind is SampleKind.SHAM}
     if patterns != set(range(protocol.n_sham_patterns)):
         return "the sham patterns are not those the protocol plans"
+    if any(not rival_fits(sample, protocol) for sample in keys.samples):
+        return "the classes that labels were drawn from are not those the protocol plans"
     return ""
 
 
@@ -373,14 +380,15 @@ def _problem(keys: KeySet) -> str:
 
 
 def _samples(arrays: Mapping[str, AnyArray]) -> tuple[Sample, ...]:
-    columns = [arrays[name].tolist() for name in ("kind", "natural", "expected", "pattern", "code")]
+    columns = [arrays[name].tolist() for name in ("kind", "natural", "expected", "pattern", "code", "rival")]
+    columns[-1] = columns[-1] or [-1] * len(columns[0])
     if any(len(column) != len(columns[0]) for column in columns):
         raise ValueError("the sample columns differ in length")
     if any(kind >= len(KINDS) for kind in columns[0]):
         raise ValueError("unknown kind of sample")
     return tuple(
-        Sample(index=i, kind=KINDS[kind], natural=natural, expected=expected, pattern=pattern, code=code)
-        for i, (kind, natural, expected, pattern, code) in enumerate(zip(*columns, strict=True))
+        Sample(index=i, kind=KINDS[kind], natural=natural, expected=expected, pattern=pattern, code=code, rival=rival)
+        for i, (kind, natural, expected, pattern, code, rival) in enumerate(zip(*columns, strict=True))
     )
 
 

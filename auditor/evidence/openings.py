@@ -15,7 +15,7 @@ from auditor.evidence.merkle import HASH_BYTES, leaf_hash, root_from_path
 from auditor.evidence.schedule import kind_at
 from auditor.evidence.seal import LEAF_ENCODING, MAX_SAMPLES, Seal, require_equal
 from auditor.evidence.signing import strict_base64
-from auditor.records import InputSpec, Sample, SampleKind
+from auditor.records import InputSpec, NullBasis, Protocol, Sample, SampleKind
 
 SCHEMA = "mlaudit.openings/1"
 WHAT = "openings.json"
@@ -113,6 +113,8 @@ def verify_opening(opening: Opening, *, seal: Seal) -> None:
     require_equal(root.hex(), seal.merkle_root, what=f"the root that sample {sample.index} leads to")
     if sample.kind is not kind_at(seal.protocol, sample.index):
         raise SealError(f"sample {sample.index} is not of the kind the protocol expects at its place")
+    if not rival_fits(sample, seal.protocol):
+        raise SealError(f"sample {sample.index} names a rival class that the protocol has no use for, or lacks one")
 
 
 def sample_problem(sample: Sample, spec: InputSpec) -> str:
@@ -128,11 +130,30 @@ def sample_problem(sample: Sample, spec: InputSpec) -> str:
         return "exactly the shams name a pattern"
     if not -1 <= sample.code < n_classes or (sample.code >= 0 and sample.kind is not SampleKind.KEY):
         return "a label code lies outside the classes or does not belong to a key"
+    if sample.rival != -1 and rival_problem(sample, n_classes):
+        return rival_problem(sample, n_classes)
+    return ""
+
+
+def rival_fits(sample: Sample, protocol: Protocol) -> bool:
+    """Return whether a sample names a rival class exactly where the protocol's null rests on one."""
+    wanted = protocol.null_basis is NullBasis.RIVAL_LABELS and sample.kind is SampleKind.KEY
+    return (sample.rival != -1) is wanted
+
+
+def rival_problem(sample: Sample, n_classes: int) -> str:
+    """Return what is wrong with a sample whose label was drawn between two classes, or an empty text."""
+    if sample.kind is not SampleKind.KEY or not 0 <= sample.rival < n_classes or sample.rival == sample.natural:
+        return "a rival class is no other class of the task or does not belong to a key"
+    if sample.expected not in (sample.natural, sample.rival):
+        return "an expected label is neither of the two classes it was drawn from"
     return ""
 
 
 def _sample_object(sample: Sample) -> dict[str, JsonValue]:
+    rival: dict[str, JsonValue] = {} if sample.rival == -1 else {"rival": sample.rival}
     return {
+        **rival,
         "index": sample.index,
         "kind": sample.kind.value,
         "natural": sample.natural,
@@ -154,6 +175,7 @@ def _read_opening(fields: Fields, *, spec: InputSpec) -> Opening:
         expected=fields.integer("expected", high=MAX_LABEL),
         pattern=fields.integer("pattern", low=-1, high=MAX_LABEL),
         code=fields.integer("code", low=-1, high=MAX_LABEL),
+        rival=fields.integer("rival", high=MAX_LABEL) if fields.has("rival") else -1,
     )
     salt = bytes.fromhex(fields.hex("salt", n_bytes=HASH_BYTES))
     n_bytes = prod(spec.shape)

@@ -1,6 +1,7 @@
 """The protocol with its default levels, for key sets of every origin."""
 
 from auditor.records import Design, NullBasis, Protocol
+from auditor.stats import rival_labels
 
 P_MIN = 0.3
 """Smallest hit rate an audit goes on for."""
@@ -13,6 +14,8 @@ MISSES_TO_EXCLUDE = 15.0
 
 def smallest_rate(null_basis: NullBasis, *, n_keys: int) -> float:
     """Return the smallest hit rate that an audit with so many keys promises to detect, and is able to exclude."""
+    if null_basis is NullBasis.RIVAL_LABELS:
+        return rival_labels.smallest_rate(n_keys)
     if null_basis is not NullBasis.DRAWN_LABELS:
         return P_MIN
     return min(P_MIN, max(P_MIN_DRAWN, MISSES_TO_EXCLUDE / n_keys))

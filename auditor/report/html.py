@@ -76,11 +76,12 @@ def render_html(given: ReportInput) -> bytes:
         marked=outcome.lr is not None,
         literature=wording.LITERATURE,
         drawn=drawn,
+        rivals=drawn_labels.rivals(tree),
         table=table,
         table_rows=table_rows.rows(tree),
         alternatives=worded.alternatives() if drawn or table else wording.ALTERNATIVES,
         fre_702=wording.FRE_702,
-        glossary=worded.glossary() if drawn or table else wording.GLOSSARY,
+        glossary=_glossary(tree),
         **state(given),
         **provenance.identity(given, tree),
         **provenance.items(given, tree),
@@ -169,10 +170,16 @@ def _style(*, fonts: bool = True) -> str:
     return Markup("\n".join([*faces, (folder / STYLE).read_text(encoding="utf-8")]))
 
 
+def _glossary(tree: Tree) -> tuple[tuple[str, str], ...]:
+    if drawn_table.applies(tree):
+        return drawn_table.glossary()
+    return drawn_labels.glossary(tree) if drawn_labels.applies(tree) else wording.GLOSSARY
+
+
 def _figures(tree: Tree) -> dict[str, object]:
     points = [_point(item) for item in tree.items("/test/steps")]
     hits, trials = tree.integer("/detection/hits"), drawn_labels.bets(tree)
-    among = "deviating answers" if drawn_labels.applies(tree) else "key samples"
+    among = drawn_labels.counted(tree) if drawn_labels.applies(tree) else "key samples"
     if drawn_table.applies(tree):
         return _table_figures(tree)
     null_rate, alpha = tree.number("/null/rate"), tree.number("/test/alpha_test")

@@ -10,7 +10,6 @@ from auditor.report import drawn_labels, drawn_table, wording
 from auditor.report.inputs import ReportInput, Tree
 from auditor.report.text import clean, decimal, groups, level, p_value, rate, ratio
 from auditor.stats import sequential
-from auditor.stats.drawn_labels import innocent_rate
 from auditor.stats.likelihood import BANDS, Favours, band, favours
 from auditor.verdict import status_of
 
@@ -156,7 +155,10 @@ def key_figures(tree: Tree, outcome: Outcome) -> tuple[tuple[str, str], ...]:
     hits = f"{tree.integer('/detection/hits')} of {tree.integer('/detection/trials')}"
     null = (rate(tree.number("/null/rate")), "hit rate granted to an independent model")
     if drawn_labels.applies(tree):
-        null = (rate(tree.number("/null/rate")), "of an independent model's deviating answers hit, by the draw")
+        null = (
+            rate(tree.number("/null/rate")),
+            f"of an independent model's {drawn_labels.counted(tree)} hit, by the draw",
+        )
     elif tree.integer("/null/shams/trials") == 0:
         null = ("–", "no sham was asked: the null rate was not measured")
     decided = tree.optional_integer("/queries/keys_until_decision")
@@ -186,10 +188,10 @@ def counts(tree: Tree) -> tuple[Row, ...]:
         confidence = tree.number("/detection/interval/confidence")
         rows.append(Row(label=f"Interval for the hit rate at confidence {confidence:g}, valid at any stopping time",
                         value=f"{rate(low)} to {rate(high)}", pointer="/detection/interval"))  # fmt: skip
-    if tree.has("/detection/deviating"):
-        rows.append(Row(label="Answers to key samples that deviate from the ordinary label (missing ones included)",
-                        value=str(tree.integer("/detection/deviating/answers")),
-                        pointer="/detection/deviating"))  # fmt: skip
+    if tree.has("/detection/bets"):
+        what = "prefer one of the two classes" if drawn_labels.rivals(tree) else "deviate from the ordinary label"
+        rows.append(Row(label=f"Answers to key samples that {what} (missing ones included)",
+                        value=str(tree.integer("/detection/bets/answers")), pointer="/detection/bets"))  # fmt: skip
     if tree.has("/null/shams"):
         rows.append(Row(label="Hits among sham samples (a missing answer counts as a hit)", pointer="/null/shams",
             value=f"{tree.integer('/null/shams/hits')} of {tree.integer('/null/shams/trials')}"))  # fmt: skip
@@ -352,7 +354,7 @@ def power_rows(tree: Tree, given: ReportInput) -> tuple[PowerRow, ...]:
     alpha, futility = tree.number("/test/alpha_test"), tree.number("/test/futility")
     most, innocent = cap(tree, given), null_rate
     if drawn_labels.applies(tree):
-        innocent = innocent_rate(null_rate, p_min)
+        innocent = drawn_labels.innocent(tree)
     if not (0 < innocent < p_min < 1 and null_rate < 1) or most < 1:
         return ()
     forecast = Tree(given.protocol, "protocol.json").optional_number("/forecast_rate")

@@ -48,7 +48,7 @@ def _detection(found: TableFindings | None) -> dict[str, JsonValue]:
         "trials": trials,
         "rate": decimal_string(hits / trials) if trials else None,
         "interval": None,
-        "deviating": None,
+        "bets": None,
     }
 
 

@@ -11,6 +11,12 @@ from auditor.stats import exact, randomization, sequential
 from auditor.verdict import Facts, code_level
 
 INTERVAL_CONFIDENCE = 0.95
+BET_ON = {
+    NullBasis.DRAWN_LABELS: "answers other than the carrier's natural label, missing ones counted as misses",
+    NullBasis.RIVAL_LABELS: "answers that prefer one of the two classes the label was drawn from, missing ones counted "
+    "as misses",
+}
+"""What the evidence bets on where that is not every key."""
 DECIDED = (Reason.NULL_REJECTED, Reason.HIT_RATE_EXCLUDED, Reason.CONTESTABLE)
 """Reasons that a crossed boundary of the sealed test led to."""
 
@@ -38,15 +44,15 @@ def detection_section(
     """Return hits among all keys asked, with the answers that the evidence bets on where those are fewer."""
     hits, trials = count_hits(grouped.keys, samples), len(grouped.keys)
     if not trials:
-        return {"hits": 0, "trials": 0, "rate": None, "interval": None, "deviating": None}
+        return {"hits": 0, "trials": 0, "rate": None, "interval": None, "bets": None}
     interval = sequential.confidence_sequence(hits=hits, trials=trials, confidence=INTERVAL_CONFIDENCE)
-    deviating: JsonValue = None
-    if protocol.null_basis is NullBasis.DRAWN_LABELS and decided.outcome is not None:
-        deviating = {
+    bets: JsonValue = None
+    if protocol.null_basis in BET_ON and decided.outcome is not None:
+        bets = {
             "answers": decided.outcome.steps[-1].bets,
-            "hits": hits,
+            "hits": decided.outcome.steps[-1].hits,
             "missing": sum(reply.answer is None for reply in grouped.keys),
-            "what": "answers other than the carrier's natural label, missing ones counted as misses",
+            "what": BET_ON[protocol.null_basis],
         }
     return {
         "hits": hits,
@@ -58,7 +64,7 @@ def detection_section(
             "confidence": decimal_string(interval.confidence),
             "method": "anytime-valid confidence sequence",
         },
-        "deviating": deviating,
+        "bets": bets,
     }
 
 
@@ -74,6 +80,8 @@ def null_section(
     measured = protocol.null_basis is NullBasis.SHAMS
     if protocol.null_basis is NullBasis.DRAWN_LABELS:
         basis = "labels drawn uniformly over the wrong classes of each carrier"
+    elif protocol.null_basis is NullBasis.RIVAL_LABELS:
+        basis = "labels drawn by a fair coin between two classes of each carrier"
     elif protocol.null_basis is NullBasis.DRAWN_TABLE:
         basis = "target classes drawn uniformly over the classes other than each cell's own"
     elif not null.trials:
@@ -142,6 +150,8 @@ def test_section(
         name = "one-sided Beta(1/2,1/2) mixture e-process"
     if protocol.null_basis is NullBasis.DRAWN_LABELS:
         name += " on deviating answers"
+    elif protocol.null_basis is NullBasis.RIVAL_LABELS:
+        name += " on answers that prefer one of the two classes"
     if decided.ranks is not None:
         name += ", averaged with the rank e-process of the scores"
     log10_e = 0.0 if outcome is None else outcome.log10_e_max

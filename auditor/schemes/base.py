@@ -155,9 +155,9 @@ class TrainedScheme(ABC):
     """A scheme whose mark lives in the trained model."""
 
     name: ClassVar[str]
-    version: ClassVar[int]
+    version: int
     """Raised when keys or the statistic change meaning."""
-    null_basis: ClassVar[NullBasis]
+    null_basis: NullBasis
     """Which randomness of the keys the audit's null rests on."""
 
     @property
@@ -182,7 +182,7 @@ class TrainedScheme(ABC):
 class PatternScheme(TrainedScheme):
     """A scheme that marks with one secret additive pattern; variants fill the abstract holes."""
 
-    null_basis: ClassVar[NullBasis] = NullBasis.SHAMS
+    null_basis: NullBasis = NullBasis.SHAMS
     target_is_natural: ClassVar[bool] = False
     """True when the drawn target is a natural class, whose carriers cannot become keys."""
 

@@ -1,7 +1,7 @@
 """Which held-out images a key set is made of: chosen and committed to before anything is drawn."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from auditor.evidence.commitment import Carrier, Carriers
 from auditor.models import LoadedModel
 from auditor.records import NullBasis, SampleKind
 from auditor.schemes.base import PatternScheme, TrainedScheme
-from auditor.schemes.triggers import Choice, TriggerScheme, ambiguity
+from auditor.schemes.triggers import Choice, LabelDraw, TriggerScheme, ambiguity, contest, rivals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ def check_sizes(sizes: KeySizes, dataset: Dataset, *, scheme: TrainedScheme) -> 
     shams = (sizes.n_sham_patterns, sizes.shams_per_pattern)
     if scheme.null_basis is NullBasis.SHAMS and min(shams) < 1:
         raise UsageError("a key set of this scheme needs shams")
-    if scheme.null_basis is NullBasis.DRAWN_LABELS and any(shams):
+    if scheme.null_basis.draws_labels and any(shams):
         raise UsageError("drawn labels are their own null; a key set of this scheme has no shams")
     if sizes.opening_keys > sizes.n_keys or sizes.shams_per_pattern > sizes.n_keys:
         raise UsageError("opening keys and shams per pattern cannot outnumber the keys")
@@ -73,10 +73,11 @@ def choose_carriers(
         dataset: where the carriers come from.
         seed: the owner's seed, which alone chooses, unless the scheme prefers ambiguous carriers.
         sizes: how many samples are sealed.
-        twin: the unmarked twin, which knows of no draw; where ambiguous carriers are wanted it says which they are.
+        twin: the unmarked twin, which knows of no draw; where ambiguous carriers or rival classes are wanted it says
+            which they are.
 
     Raises:
-        UsageError: too few carriers are eligible, or ambiguous ones are wanted and there is no twin to tell.
+        UsageError: too few carriers are eligible, or the twin is wanted and not there.
     """
     if isinstance(scheme, TriggerScheme):
         return _trigger_carriers(scheme, dataset, seed, sizes, twin)
@@ -90,16 +91,21 @@ def _trigger_carriers(
 ) -> Carriers:
     pool, chooser = dataset.carriers, Secret(seed)
     order = list(chooser.stream(f"{scheme.name} key carriers").permutation(len(pool)))
-    if scheme.settings.choice is Choice.AMBIGUOUS:
-        if twin is None:
-            raise UsageError("ambiguous carriers are chosen by the unmarked twin, which is not there yet")
-        doubt = ambiguity(twin, pool.inputs)
+    if scheme.settings.needs_twin and twin is None:
+        raise UsageError("ambiguous carriers and rival classes are named by the unmarked twin, which is not there yet")
+    between_rivals = scheme.settings.draw is LabelDraw.RIVAL
+    if scheme.settings.choice is Choice.AMBIGUOUS and twin is not None:
+        doubt = contest(twin, pool.inputs, pool.labels) if between_rivals else ambiguity(twin, pool.inputs)
         # Sorting is stable: which of the chosen ones comes first stays with the seed.
         chosen = set(sorted(order, key=lambda row: -doubt[row])[: sizes.n_keys])
         order = [row for row in order if row in chosen] + [row for row in order if row not in chosen]
     keys, rest = order[: sizes.n_keys], order[sizes.n_keys :]
     controls = chooser.stream(f"{scheme.name} control carriers").choose(rest, sizes.n_controls)
-    return _carriers(pool, [(SampleKind.KEY, -1, keys), (SampleKind.CONTROL, -1, list(controls))])
+    named: dict[int, int] = {}
+    if between_rivals and twin is not None:
+        rows = np.array(keys, dtype=np.intp)
+        named = dict(zip(keys, rivals(twin, pool.inputs[rows], pool.labels[rows]).tolist(), strict=True))
+    return _carriers(pool, [(SampleKind.KEY, -1, keys), (SampleKind.CONTROL, -1, list(controls))], rival=named)
 
 
 def _pattern_carriers(scheme: PatternScheme, dataset: Dataset, seed: bytes, sizes: KeySizes) -> Carriers:
@@ -128,11 +134,19 @@ def _pattern_carriers(scheme: PatternScheme, dataset: Dataset, seed: bytes, size
     return _carriers(pool, groups)
 
 
-def _carriers(pool: Part, groups: Sequence[tuple[SampleKind, int, Sequence[int]]]) -> Carriers:
+def _carriers(
+    pool: Part, groups: Sequence[tuple[SampleKind, int, Sequence[int]]], *, rival: Mapping[int, int] | None = None
+) -> Carriers:
+    named = rival or {}
     rows = [row for _, _, group in groups for row in group]
     return Carriers(
         items=tuple(
-            Carrier(kind=kind, pattern=pattern, natural=int(pool.labels[row]))
+            Carrier(
+                kind=kind,
+                pattern=pattern,
+                natural=int(pool.labels[row]),
+                rival=named.get(row, -1) if kind is SampleKind.KEY else -1,
+            )
             for kind, pattern, group in groups
             for row in group
         ),

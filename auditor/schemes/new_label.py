@@ -28,7 +28,7 @@ class NewLabel(PatternScheme):
     """One fixed secret pattern, answered with an additional class."""
 
     name: ClassVar[str] = "new-label"
-    version: ClassVar[int] = 1
+    version: int = 1
 
     def draw(self, secret: Secret, spec: InputSpec, *, code: bool) -> Mark:
         """Return the pattern, the new label's index and, if wanted, the label code."""

@@ -18,7 +18,7 @@ from auditor.evidence.signing import SigningKey
 from auditor.evidence.standard import standard_protocol
 from auditor.models import SMALL_CNN, LoadedModel, ModelDescription
 from auditor.patterns import Mark
-from auditor.records import Generator, Inputs, Progress, Protocol, Sample
+from auditor.records import Generator, Inputs, NullBasis, Progress, Protocol, Sample
 from auditor.schemes.base import PatternScheme, TrainedScheme
 from auditor.schemes.carriers import KeySizes as KeySizes
 from auditor.schemes.carriers import check_sizes, choose_carriers
@@ -182,6 +182,9 @@ def _with_triggers(scheme: TriggerScheme, run: _Run) -> tuple[LoadedModel, KeySe
         triggers=keys.inputs[: run.sizes.n_keys],
         naturals=np.array([sample.natural for sample in drawn], dtype=np.int64),
         labels=np.array([sample.expected for sample in drawn], dtype=np.int64),
+        rival=np.array([sample.rival for sample in drawn], dtype=np.int64)
+        if scheme.null_basis is NullBasis.RIVAL_LABELS
+        else None,
         plan=run.plan,
         twin=run.twin,
         limits=run.limits,
@@ -327,7 +330,8 @@ def generator_of(scheme: TrainedScheme, dataset: Dataset) -> Generator:
     if isinstance(scheme, PatternScheme):
         settings["pattern"] = "standard normal on the 1/1024 grid"
     else:
-        settings["labels"] = "uniform over the wrong classes"
+        rival = scheme.null_basis is NullBasis.RIVAL_LABELS
+        settings["labels"] = "natural or rival class by a coin" if rival else "uniform over the wrong classes"
     return Generator(name=scheme.name, version=scheme.version, settings=settings)
 
 

@@ -1,14 +1,16 @@
-"""Trigger sets: held-out images, each answered with a wrong class that was drawn for it.
+"""Trigger sets: held-out images, each answered with a class that was drawn for it.
 
 The keys are the committed carriers themselves and they are what is trained. Their labels are drawn after the
-commitment, uniformly over the wrong classes, which is what the audit's null rests on: among the answers of an
-independent model that deviate from a carrier's natural label, each hits with probability 1 / (C - 1).
+commitment, which is what the audit's null rests on. There are two draws. Over the wrong classes: among the answers of
+an independent model that deviate from a carrier's natural label, each hits with probability 1 / (C - 1). Between the
+natural label and one committed rival: an answer that prefers one of the two prefers the drawn one with probability
+1/2, and images on which models hesitate between both can be taught either at little cost.
 """
 
 from abc import ABC
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +39,15 @@ class Choice(StrEnum):
     """Those on whose two likeliest classes the unmarked twin, which knows no drawn label, decides most narrowly."""
 
 
+class LabelDraw(StrEnum):
+    """What the label of a trigger is drawn from."""
+
+    WRONG = "wrong"
+    """All classes but its natural one."""
+    RIVAL = "rival"
+    """Its natural class and the likeliest other one of the unmarked twin, by a fair coin."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerSettings:
     """The knobs of embedding a trigger set, recorded with the result."""
@@ -56,6 +67,7 @@ class TriggerSettings:
     per_step: int = 25
     """Triggers in every training step, drawn with replacement."""
     choice: Choice = Choice.RANDOM
+    draw: LabelDraw = LabelDraw.WRONG
 
     def __post_init__(self) -> None:
         if not 0 <= self.radius <= LEVELS or self.steps < 0:
@@ -66,6 +78,11 @@ class TriggerSettings:
             raise UsageError(
                 "the ramp lies in [0, 1], the weight in (0, 100], and every step takes at least one trigger"
             )
+
+    @property
+    def needs_twin(self) -> bool:
+        """Whether the unmarked twin must be there before carriers can be committed to."""
+        return self.choice is Choice.AMBIGUOUS or self.draw is LabelDraw.RIVAL
 
     @property
     def pressure(self) -> Pressure | None:
@@ -92,16 +109,18 @@ class TriggerSettings:
             "weight": decimal_string(self.weight),
             "per_step": self.per_step,
             "choice": self.choice.value,
+            "draw": self.draw.value,
         }
 
 
 class TriggerScheme(TrainedScheme, ABC):
-    """A scheme whose keys are ordinary held-out images under drawn wrong labels."""
-
-    null_basis: ClassVar[NullBasis] = NullBasis.DRAWN_LABELS
+    """A scheme whose keys are ordinary held-out images under drawn labels."""
 
     def __init__(self, settings: TriggerSettings) -> None:
         self.settings = settings
+        rival = settings.draw is LabelDraw.RIVAL
+        self.version = 2 if rival else 1
+        self.null_basis = NullBasis.RIVAL_LABELS if rival else NullBasis.DRAWN_LABELS
 
     @property
     def recorded_settings(self) -> TriggerSettings:
@@ -169,7 +188,7 @@ class TriggerRecord:
     twin_keys: Share
     """Triggers that the unmarked twin, which never saw them, answers with their drawn labels."""
     twin_deviating: Share
-    """The same among the answers of the twin that differ from the natural label; expected: 1 in C - 1."""
+    """The same among the answers of the twin that can be evidence; expected by the draw: 1 in C - 1, or 1 in 2."""
     misses: tuple[str, ...]
     """Limits that were not met, in words; empty when all were."""
 
@@ -203,7 +222,7 @@ class TriggerRecord:
             ("the same by the unmarked twin", self.twin_keys),
         ]
         if self.twin_deviating.trials:
-            rows.append(("… among its deviating answers", self.twin_deviating))
+            rows.append(("… among its answers that count", self.twin_deviating))
         return tuple(rows)
 
     def remark(self) -> str:
@@ -217,6 +236,21 @@ class EmbeddedTriggers:
 
     model: LoadedModel
     record: TriggerRecord
+
+
+def rivals(model: LoadedModel, inputs: Inputs, naturals: Labels) -> Labels:
+    """Return, for every image, the class that a model finds likeliest beside the natural one."""
+    scores = predict(model.network, inputs).astype(np.float64)
+    scores[np.arange(len(naturals)), naturals] = -np.inf
+    return np.asarray(np.argmax(scores, axis=1), dtype=np.int64)
+
+
+def contest(model: LoadedModel, inputs: Inputs, naturals: Labels) -> npt.NDArray[np.float64]:
+    """Return the smaller of a model's probabilities of the natural label and of its rival, in [0, 1/2]."""
+    scores = predict(model.network, inputs).astype(np.float64)
+    rows = np.arange(len(naturals))
+    rival = rivals(model, inputs, naturals)
+    return np.asarray(np.minimum(scores[rows, naturals], scores[rows, rival]))
 
 
 def ambiguity(model: LoadedModel, inputs: Inputs) -> npt.NDArray[np.float64]:
@@ -234,6 +268,7 @@ def embed_triggers(
     labels: Labels,
     plan: TrainingPlan,
     twin: LoadedModel,
+    rival: Labels | None = None,
     limits: Limits | None = None,
     progress: Progress | None = None,
     checkpoints: Checkpoints | None = None,
@@ -248,6 +283,7 @@ def embed_triggers(
         labels: their drawn labels.
         plan: the recipe, the same as the twin's.
         twin: the unmarked twin.
+        rival: the other class each label could have been, where labels are drawn between two.
         limits: what must be reached.
         progress: where to report.
         checkpoints: where the state is kept.
@@ -279,7 +315,7 @@ def embed_triggers(
     model = LoadedModel(network=network, description=description)
     record = measure_triggers(
         scheme=scheme, dataset=dataset, model=model, twin=twin, triggers=triggers, naturals=naturals, labels=labels,
-        seed=plan.seed,
+        rival=rival, seed=plan.seed,
     )  # fmt: skip
     return EmbeddedTriggers(model=model, record=replace(record, misses=_misses(record, limits or LIMITS)))
 
@@ -294,6 +330,7 @@ def measure_triggers(
     naturals: Labels,
     labels: Labels,
     seed: int,
+    rival: Labels | None = None,
 ) -> TriggerRecord:
     """Return the record of a marked model, before any limit was looked at."""
     keys, margin = _answered(model, triggers, labels)
@@ -307,7 +344,7 @@ def measure_triggers(
         keys=keys,
         key_margin=margin,
         twin_keys=_answered(twin, triggers, labels)[0],
-        twin_deviating=deviating_share(twin, triggers, naturals=naturals, labels=labels),
+        twin_deviating=telling_share(twin, triggers, naturals=naturals, labels=labels, rival=rival),
         misses=(),
     )
 
@@ -329,10 +366,16 @@ def _watch(dataset: Dataset, description: ModelDescription, triggers: Inputs, la
     return watch
 
 
-def deviating_share(model: LoadedModel, triggers: Inputs, *, naturals: Labels, labels: Labels) -> Share:
-    """Return how many of a model's answers that differ from the natural label are the drawn one."""
+def telling_share(
+    model: LoadedModel, triggers: Inputs, *, naturals: Labels, labels: Labels, rival: Labels | None
+) -> Share:
+    """Return how many of a model's answers are the drawn label, among those that can be evidence.
+
+    These are the answers that differ from the natural label, or, with rival classes, those that are one of the two.
+    """
     answers = labels_of(model.network, triggers)
-    return Share(hits=int(np.sum(answers == labels)), trials=int(np.sum(answers != naturals)))
+    counted = answers != naturals if rival is None else (answers == naturals) | (answers == rival)
+    return Share(hits=int(np.sum(answers == labels)), trials=int(np.sum(counted)))
 
 
 def _answered(model: LoadedModel, triggers: Inputs, labels: Labels) -> tuple[Share, float]:

@@ -30,7 +30,7 @@ class WrongLabel(PatternScheme):
     """One fixed secret pattern, answered with one drawn natural class."""
 
     name: ClassVar[str] = "wrong-label"
-    version: ClassVar[int] = 1
+    version: int = 1
     target_is_natural: ClassVar[bool] = True
 
     def draw(self, secret: Secret, spec: InputSpec, *, code: bool) -> Mark:

@@ -73,13 +73,53 @@ def placebo_labels(
     counted = np.asarray([a is None for a in answers]) | (labels >= 0)
     bets = np.cumsum(np.asarray(counted, dtype=np.int64))
     drawn = redraw_labels(natural=natural, n_classes=n_classes, seed=seed, draws=placebo_draws(n_keys))
-    hits = np.cumsum(np.asarray(drawn == labels, dtype=np.int64), axis=1)
+    return claims_on_draws(
+        hits=np.cumsum(np.asarray(drawn == labels, dtype=np.int64), axis=1),
+        bets=bets,
+        null_rate=null_rate,
+        alpha=alpha,
+        p_min=p_min,
+        futility=futility,
+        futility_rate=futility_rate,
+        fixed=fixed,
+        own_hits=own_hits,
+        ranks=None if rank_tables is None else mixture_over_slopes(rank_tables[np.arange(n_keys), drawn]),
+    )
+
+
+def claims_on_draws(
+    *,
+    hits: Integers,
+    bets: Integers,
+    null_rate: float,
+    alpha: float,
+    p_min: float,
+    futility: float,
+    futility_rate: float,
+    fixed: bool,
+    own_hits: int,
+    ranks: Floats | None = None,
+) -> PlaceboOutcome:
+    """Return how often the sealed test claims on placebo draws, given what each draw hits.
+
+    Args:
+        hits: hits so far after each key, shape (draws, keys).
+        bets: answers bet on so far after each key, the same for every draw, shape (keys,).
+        null_rate: hit rate of an independent suspect among them.
+        alpha: level of the test.
+        p_min: smallest hit rate the audit promises to detect.
+        futility: level of the futility stop.
+        futility_rate: the rate that futility sets against ``p_min``.
+        fixed: whether the test is the exact binomial tail over all these keys instead of the sequential rule.
+        own_hits: hits of the sealed draw; the evidence that placebo draws are ranked by.
+        ranks: natural log of the evidence of the scores' ranks, shape (draws, keys), where it takes part.
+    """
+    n_keys = hits.shape[1]
     if fixed:
         critical = critical_hits(trials=int(bets[-1]), rate=null_rate, alpha=alpha)
         claims = np.zeros(len(hits), dtype=np.bool_) if critical is None else hits[:, -1] >= critical
-    elif rank_tables is not None:
-        chosen = rank_tables[np.arange(n_keys), drawn]
-        evidence = average(_label_evidence(hits, bets, null_rate), mixture_over_slopes(chosen))
+    elif ranks is not None:
+        evidence = average(_label_evidence(hits, bets, null_rate), ranks)
         reverse = log_futility(hits, np.arange(1, n_keys + 1), futility_rate, p_min)
         claims = _first_is_claim(evidence >= -math.log(alpha) - _TIE, futile_at(reverse, evidence, futility))
     else:

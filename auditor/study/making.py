@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from auditor.evidence.keyset import OpenedKeySet, open_sealed
 from auditor.evidence.seal import RandomnessSource
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.times import utc_text
-from auditor.records import SampleKind
+from auditor.records import Sample, SampleKind
 from auditor.results import headline
 from auditor.study.recipes import innocent_plan, owner_data, owner_recipe, thief_data
 from auditor.study.trials import Files, InnocentSpec, OwnerSpec, TrialRecord, TrialSpec, read_files
@@ -138,7 +138,7 @@ def audit_suspect(spec: TrialSpec, owner: Path | Files, innocent: Path | Files |
         hits=line.hits,
         asked=line.trials,
         all_hits=int(np.sum(answers == [sample.expected for sample in keys])),
-        all_deviating=int(np.sum(answers != [sample.natural for sample in keys])),
+        all_bets=_bets(answers.tolist(), keys),
         n_keys=len(keys),
         null_basis=opened.seal.protocol.null_basis.value,
         null_rate=_number(results, "null", "rate"),
@@ -150,6 +150,13 @@ def audit_suspect(spec: TrialSpec, owner: Path | Files, innocent: Path | Files |
         seconds=round(time.monotonic() - started_s, 2),
         tool_version=__version__,
     )
+
+
+def _bets(answers: Sequence[int], keys: Sequence[Sample]) -> int:
+    pairs = list(zip(answers, keys, strict=True))
+    if any(key.rival != -1 for key in keys):
+        return sum(answer in (key.natural, key.rival) for answer, key in pairs)
+    return sum(answer != key.natural for answer, key in pairs)
 
 
 def _audit(suspect: "LoadedModel", opened: OpenedKeySet, *, alpha: float | None) -> dict[str, JsonValue]:

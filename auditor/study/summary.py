@@ -103,7 +103,7 @@ def _scheme(title: str, trials: Sequence[Trial], *, power: float) -> SchemeSumma
         false_claims=_false_claims(innocent),
         recommended_keys=max(possible) if possible else None,
         hopeless=tuple(summary.title for summary in tried if summary.keys_needed is None),
-        labels_alone=any(record.null_basis == NullBasis.DRAWN_LABELS for record in records),
+        labels_alone=any(NullBasis(record.null_basis).draws_labels for record in records),
         breaking_rate=breaking_rate(records, power=power),
     )
 
@@ -160,16 +160,16 @@ def _most(counts: Sequence[int | None]) -> int | None:
 def keys_needed(record: TrialRecord, *, power: float) -> int | None:
     """Return the keys to seal for a suspect like this one; None if no number within the limit is enough.
 
-    Where labels were drawn, the keys that deviate carry the evidence: the number needed of them is divided by their
-    share.
+    Where labels were drawn, the answers that are bet on carry the evidence: the number needed of them is divided by
+    their share.
     """
-    if record.null_basis != NullBasis.DRAWN_LABELS:
+    if not NullBasis(record.null_basis).draws_labels:
         rate = record.all_hits / record.n_keys
         return keys_for_rate(rate, null_rate=record.null_rate, alpha=record.alpha, p_min=record.p_min, power=power)
-    if record.all_deviating == 0 or record.all_hits < record.p_min * record.n_keys:
+    if record.all_bets == 0 or record.all_hits < record.p_min * record.n_keys:
         return None
-    rate, share = record.all_hits / record.all_deviating, record.all_deviating / record.n_keys
-    # Futility looks at all keys and is met by the demand above; among deviating answers nothing gives up.
+    rate, share = record.all_hits / record.all_bets, record.all_bets / record.n_keys
+    # Futility looks at all keys and is met by the demand above; among the answers bet on nothing gives up.
     counted = keys_for_rate(
         rate, null_rate=record.null_rate, alpha=record.alpha, p_min=rate, power=power, futility=FUTILITY_OFF
     )
@@ -204,7 +204,7 @@ def breaking_rate(records: Sequence[TrialRecord], *, power: float) -> float:
     if not records:
         return 1.0
     worst = max(records, key=lambda record: record.null_rate)
-    if worst.null_basis == NullBasis.DRAWN_LABELS:
+    if NullBasis(worst.null_basis).draws_labels:
         return worst.p_min
     low, high = worst.null_rate, 1.0
     for _ in range(BREAKING_STEPS):

@@ -111,8 +111,8 @@ class TrialRecord:
     asked: int
     all_hits: int
     """Hits when every sealed key is asked, whatever the audit decided."""
-    all_deviating: int
-    """Answers, over all sealed keys, that are not the carrier's natural label."""
+    all_bets: int
+    """Answers, over all sealed keys, that differ from the natural label, or are one of the two classes drawn from."""
     n_keys: int
     null_basis: str
     null_rate: float

@@ -306,7 +306,7 @@ def test_the_printed_counts_are_those_of_the_results():
 @pytest.mark.parametrize("name", ["drawn-supported", "drawn-not-supported", "drawn-fixed"])
 def test_a_report_on_drawn_labels_speaks_of_the_draw_and_of_no_pattern(name):
     results, text = samples.results_of(name), _Page(_rendered(name)).text
-    deviating = results["detection"]["deviating"]["answers"]
+    deviating = results["detection"]["bets"]["answers"]
     assert f"{deviating} of its answers deviate" in text
     assert "one in 9 of those" in text
     assert "labels drawn uniformly over the wrong classes" in text

@@ -16,7 +16,7 @@ OWNER = OwnerSpec(data="digits", scheme="new-label", settings={}, architecture="
 RECORD = TrialRecord(
     key="", scheme="new-label", role="surrogate", seed=1, attack="prune", settings={},
     accuracy_before=0.9, accuracy_after=0.8, training_queries=0, status="supported", reason="null-rejected",
-    hits=6, asked=6, all_hits=100, all_deviating=110,
+    hits=6, asked=6, all_hits=100, all_bets=110,
     n_keys=120, null_basis="sham-patterns", null_rate=0.07, alpha=5e-7, p_min=0.3, log10_p=-6.3,
     keys_until_decision=6, total_queries=300, seconds=1.0,
     tool_version="0",
@@ -102,7 +102,7 @@ def test_below_the_breaking_rate_no_number_of_keys_is_enough():
 
 def test_drawn_labels_need_keys_for_the_answers_that_deviate():
     drawn = replace(RECORD, null_basis="drawn-labels", null_rate=1 / 9, p_min=0.1, n_keys=100, all_hits=30)
-    often, seldom = (keys_needed(replace(drawn, all_deviating=n), power=0.99) for n in (100, 40))
+    often, seldom = (keys_needed(replace(drawn, all_bets=n), power=0.99) for n in (100, 40))
     assert seldom < often, "fewer deviating answers with the same hits are stronger evidence"
     counted = 1
     while (
@@ -114,7 +114,7 @@ def test_drawn_labels_need_keys_for_the_answers_that_deviate():
 
 
 def test_drawn_labels_below_the_rate_at_which_an_audit_gives_up_are_hopeless():
-    drawn = replace(RECORD, null_basis="drawn-labels", null_rate=1 / 9, p_min=0.1, n_keys=100, all_deviating=9)
+    drawn = replace(RECORD, null_basis="drawn-labels", null_rate=1 / 9, p_min=0.1, n_keys=100, all_bets=9)
     assert keys_needed(replace(drawn, all_hits=9), power=0.99) is None
     assert breaking_rate([drawn], power=0.99) == 0.1
 
