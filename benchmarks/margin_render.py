@@ -21,7 +21,7 @@ COMMANDS = """Commands, in the order of the tables (kept trials are not run agai
     python benchmarks/margin.py run --part frontier
     python benchmarks/margin.py render"""
 EXPLORED = """Measured with seed 1 while settings were sought, with the same functions but without a sealed key set, so
-that there is no verdict: hits / answers that count, log10 p, and the largest log10 evidence of ranks' ranks over all keys.
+that there is no verdict: hits / answers that count, log10 p, and the largest log10 evidence of the ranks.
 Surrogates of 4 epochs. The records are in `benchmarks/results/margin.explored.jsonl`."""
 
 
