@@ -102,9 +102,10 @@ def recipe_for(dataset: Dataset) -> TriggerRecipe:
         return RECIPES[dataset.name]
     channels, height, width = dataset.spec.shape
     # Natural colour images resist far less than drawings on black: the published radius suits them.
-    radius = 5.0 if channels > 1 else (20.0 if min(height, width) >= 16 else 10.0)
+    radius = 5.0 if channels > 1 else 10.0
     return TriggerRecipe(
         plan=TrainingPlan(epochs=20, batch_size=128, learning_rate=0.1, shift=2 if min(height, width) >= 16 else 0),
-        settings=TriggerSettings(radius=radius),
-        n_keys=min(100, len(dataset.carriers) // 2),
+        settings=TriggerSettings(radius=radius, steps=3, choice=Choice.AMBIGUOUS, draw=LabelDraw.RIVAL),
+        # Rivals want contested carriers: at most the top quarter of what is held out.
+        n_keys=max(1, min(300, len(dataset.carriers) // 4)),
     )

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from auditor import datasets
 from auditor.attacks.data import Source, attacker_data
 from auditor.cli import train_options
+from auditor.cli.app import app as auditor_app
 from auditor.cli.train import train
 from auditor.errors import MissingPartError, TrainingError, UsageError
 from auditor.evidence.generation import rederive
@@ -44,6 +45,33 @@ def test_triggers_are_committed_then_drawn_then_sealed(tmp_path):
     record = json.loads((tmp_path / "o" / "train.json").read_bytes())
     assert record["measured"]["settings"]["radius"] == "10.0"
     assert "triggers answered as drawn" in done.stdout
+
+
+def test_rival_labels_are_sealed_audited_and_reported(tmp_path):
+    """A whole case on digits: commit, draw a coin per key, seal, audit the marked model, check the bundle."""
+    owner = tmp_path / "o"
+    done = run(
+        "margin", "--data", "digits", "--draw", "rival", "--choice", "ambiguous", "--keys", 50, "--judge-nonce",
+        "ab" * 32, "--out", owner, "--no-twin",
+    )  # fmt: skip
+    # A single small training may miss half a point of accuracy; everything is written all the same.
+    assert done.exception is None or isinstance(done.exception, TrainingError), done.output
+    opened = open_sealed(owner / "k.npz")
+    assert opened.seal.protocol.null_basis is NullBasis.RIVAL_LABELS
+    assert opened.seal.generator.settings["draw"] == "rival"
+    assert rederive(opened.keys, opened.seal).source.value == "nonce"
+    whole = ["verify", "--model", str(owner), "--keyset", str(owner / "k.npz"), "--out", str(tmp_path / "c")]
+    audited = CliRunner().invoke(auditor_app, whole)
+    assert audited.exit_code == 0, audited.output
+    results = json.loads((tmp_path / "c" / "results.json").read_bytes())
+    assert results["verdict"]["status"] == "supported"
+    assert results["null"]["kind"] == "rival-labels"
+    page = (tmp_path / "c" / "report.html").read_text()
+    assert "lie between two" in page
+    assert "prefers the drawn class" in page
+    assert "deviat" not in page.replace("Deviations from the sealed plan", "")
+    checked = CliRunner().invoke(auditor_app, ["check", str(tmp_path / "c"), "--keyset", str(owner / "k.npz")])
+    assert checked.exit_code == 0, checked.output
 
 
 def test_the_baseline_has_no_ball(tmp_path):

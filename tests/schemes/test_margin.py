@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import chisquare
+from scipy.stats import binomtest, chisquare
 
 from auditor import datasets, patterns
 from auditor.canonical import sha256_hex
 from auditor.draws import Secret
 from auditor.errors import SealError, UsageError
+from auditor.evidence.commitment import pack_material, unpack_material
 from auditor.evidence.generation import rederive
 from auditor.evidence.keyset import check_sealed, pack, parse_sealed, sealed_bytes
 from auditor.evidence.seal import RandomnessSource, Seal, generation_problem, seed_commitment, sign_seal
@@ -20,7 +21,7 @@ from auditor.models import labels_of
 from auditor.records import NullBasis, SampleKind
 from auditor.schemes import embedding, margin, owner
 from auditor.schemes.carriers import default_sizes
-from auditor.schemes.triggers import Choice, TriggerSettings, TriggerSupplement
+from auditor.schemes.triggers import Choice, LabelDraw, TriggerSettings, TriggerSupplement
 from auditor.stats.deviating import deviating_test
 from auditor.training import Pressure
 
@@ -180,6 +181,80 @@ def test_ambiguous_carriers_are_those_the_twin_is_unsure_of(digits, twin):
     assert gaps(keys).max() <= gaps(others).min()
     with pytest.raises(UsageError, match="unmarked twin"):
         commit(digits, scheme)
+
+
+RIVAL_SCHEME = margin.Margin(replace(RECIPE.settings, choice=Choice.AMBIGUOUS, draw=LabelDraw.RIVAL))
+
+
+@pytest.fixture(scope="module")
+def rivalled(digits, twin):
+    return owner.train_owner(
+        scheme=RIVAL_SCHEME, dataset=digits, secret=SECRET, plan=PLAN, twin=twin, randomness=NONCE,
+        committed=commit(digits, RIVAL_SCHEME, twin=twin),
+    )  # fmt: skip
+
+
+class TestRivals:
+    """Labels drawn between the natural class and the twin's likeliest other one."""
+
+    SCHEME = RIVAL_SCHEME
+
+    def test_coins_are_fair_and_follow_from_seed_and_randomness(self):
+        naturals, rivals = [3] * 4000, [5] * 4000
+        labels = patterns.drawn_rival_labels(SECRET, scheme="margin", naturals=naturals, rivals=rivals)
+        assert set(labels) == {3, 5}
+        assert binomtest(labels.count(5), 4000, 0.5).pvalue > 1e-4
+        again = patterns.drawn_rival_labels(Secret(SEED), scheme="margin", naturals=naturals, rivals=rivals)
+        assert labels != again
+
+    def test_carriers_are_the_most_contested_and_rivals_the_twins_likeliest_other_class(self, digits, twin):
+        from auditor.models import predict
+
+        chosen = commit(digits, self.SCHEME, twin=twin).carriers
+        pool = {image.tobytes(): row for row, image in enumerate(digits.carriers.inputs)}
+        scores = predict(twin.network, digits.carriers.inputs)
+        contested = []
+        for row, label in enumerate(digits.carriers.labels):
+            others = [p for c, p in enumerate(scores[row]) if c != label]
+            contested.append(min(scores[row][label], max(others)))
+        rows = [pool[image.tobytes()] for image in chosen.inputs[: SIZES.n_keys]]
+        assert min(contested[row] for row in rows) >= max(np.delete(contested, rows))
+        for item, row in zip(chosen.items[: SIZES.n_keys], rows, strict=True):
+            ranked = [c for c in np.argsort(-scores[row], kind="stable") if c != item.natural]
+            assert (item.natural, item.rival) == (digits.carriers.labels[row], ranked[0])
+        assert all(item.rival == -1 for item in chosen.items[SIZES.n_keys :])
+        with pytest.raises(UsageError, match="unmarked twin"):
+            commit(digits, self.SCHEME)
+
+    def test_the_marked_model_answers_as_the_coins_fell_and_the_twin_at_one_half(self, rivalled):
+        record = rivalled.record
+        assert record.keys.rate >= 0.9
+        assert record.twin_deviating.trials >= 0.9 * SIZES.n_keys
+        assert binomtest(record.twin_deviating.hits, record.twin_deviating.trials, 0.5).pvalue > 1e-4
+        assert rivalled.protocol.null_basis is NullBasis.RIVAL_LABELS
+        assert (rivalled.protocol.scheme_version, rivalled.keys.generator.version) == (2, 2)
+
+    def test_the_key_set_is_re_derived_and_other_coins_or_rivals_are_refused(self, rivalled, digits, twin):
+        commitment = commit(digits, self.SCHEME, twin=twin).envelope
+        keys, protocol = rivalled.keys, rivalled.protocol
+        opened = sealed(keys, protocol, commitment)
+        assert rederive(opened.keys, opened.seal).n_carriers == len(keys.samples)
+
+        def fails(changed):
+            opened = sealed(changed, protocol, commitment)
+            with pytest.raises(SealError, match="step"):
+                rederive(opened.keys, opened.seal)
+
+        first, *rest = keys.samples
+        other = first.natural if first.expected == first.rival else first.rival
+        fails(replace(keys, samples=(replace(first, expected=other), *rest)))
+        third = next(c for c in range(10) if c not in (first.natural, first.rival))
+        fails(replace(keys, samples=(replace(first, rival=third, expected=third), *rest)))
+        material = unpack_material(keys.generation)
+        assert pack_material(material) == keys.generation
+        items = (replace(material.carriers.items[0], rival=third), *material.carriers.items[1:])
+        forged = replace(material, carriers=replace(material.carriers, items=items))
+        fails(replace(keys, generation=pack_material(forged)))
 
 
 def test_plain_triggers_are_the_same_exposure_without_ball(digits):
