@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from auditor.schemes.margin import RECIPES
 from auditor.stats.exact import clopper_pearson
+
+DATA = "fashion-mnist"
 
 MODELS = ("victim", "soft", "hard", "twin")
 TITLES = {
@@ -11,7 +14,10 @@ TITLES = {
 }  # fmt: skip
 
 
-SETTINGS = ("scheme", "radius", "steps", "weight", "per_step", "n_keys", "choice", "ramp", "width", "epochs")
+SETTINGS = (
+    "scheme", "draw", "radius", "steps", "weight", "per_step", "n_keys", "choice", "ramp", "width", "epochs",
+    "copy_epochs",
+)  # fmt: skip
 
 
 COMMANDS = """Commands, in the order of the tables (kept trials are not run again; `render` trains nothing):
@@ -21,18 +27,21 @@ COMMANDS = """Commands, in the order of the tables (kept trials are not run agai
     python benchmarks/margin.py run --part frontier
     python benchmarks/margin.py render"""
 EXPLORED = """Measured with seed 1 while settings were sought, with the same functions but without a sealed key set, so
-that there is no verdict: hits / answers that count, log10 p, and the largest log10 evidence of the ranks.
-Surrogates of 4 epochs. The records are in `benchmarks/results/margin.explored.jsonl`."""
+that there is no verdict: hits / answers that count and log10 p, from labels and from scores. One trial a row. Pairs:
+the twin's two likeliest classes, or the natural class and its likeliest rival as in the benchmark; pool: the most
+contested carriers, or the farthest apart among three times as many. The records are in
+`benchmarks/results/margin.explored.jsonl`."""
 
 
 def page(trials: list[dict[str, Any]], *, explored: list[dict[str, Any]], notes: str) -> str:
     """Return the page in Markdown."""
-    full = [t for t in trials if t["trial"]["part"] == "full"]
+    full = [t for t in trials if t["trial"]["part"] == "full" and t["trial"]["draw"] == RECIPES[DATA].settings.draw]
     parts = [
         "# Margin: survival of extraction against clean accuracy",
         "Fashion-MNIST, small network; owner (28,000) and attacker (30,000) hold disjoint images. Counts are over all "
-        "sealed triggers: drawn labels among the answers that differ from the natural one; log10 p is exact "
-        "(binomial, 1/9). The verdicts are those of the sealed sequential test at 1e-6, with the keys asked: from "
+        "sealed triggers: drawn labels among the answers that are one of the two classes a label was drawn from, or, "
+        "where all wrong classes were drawn from, among those that differ from the natural one; log10 p is exact "
+        "(binomial at 1/2, or 1/9). The verdicts are those of the sealed sequential test at 1e-6, with the keys asked: from "
         "top-1 labels alone, and from all scores.",
         notes.strip(),
         COMMANDS,
@@ -56,7 +65,7 @@ def settings_line(trial: dict[str, Any]) -> str:
     """Return the settings of a trial; trials that share them make one table."""
     scheme = trial["trial"]["scheme"]
     unused = ("radius", "steps", "ramp") if scheme == "plain-trigger" else ()
-    names = [name for name in (*SETTINGS[1:], "copy_epochs") if name not in unused]
+    names = [name for name in SETTINGS[1:] if name not in unused]
     return f"Settings of {scheme}: " + ", ".join(f"{name} {trial['trial'][name]}" for name in names) + "."
 
 
@@ -87,16 +96,13 @@ def panel_table(panels: list[dict[str, Any]]) -> str:
 
 def explored_table(explored: list[dict[str, Any]]) -> str:
     """Return one row per trial outside the benchmark."""
-    lines = ["| settings | clean minus twin | marked | soft | hard |", "|" + " --- |" * 5]
+    lines = ["| settings | clean minus twin | marked: labels; scores | soft | hard |", "|" + " --- |" * 5]
     for trial in explored:
         cells = [", ".join(f"{name} {value}" for name, value in trial["settings"].items())]
-        if "ended" in trial:
-            lines.append("| " + " | ".join([*cells, trial["ended"], "", "", ""]) + " |")
-            continue
         cells.append(f"{trial['clean_minus_twin_points']:+.2f}")
         for name in ("victim", "soft", "hard"):
             m = trial[name]
-            cells.append(f"{m['hits']} / {m['bets']}, {m['log10_p']:.1f}; ranks {m['log10_e_ranks']:.1f}")
+            cells.append(f"{m['hits']} / {m['bets']}, {m['log10_p']:.1f}; {m['score_hits']}, {m['log10_p_scores']:.1f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
