@@ -41,7 +41,7 @@ def page(trials: list[dict[str, Any]], *, explored: list[dict[str, Any]], notes:
         "Fashion-MNIST, small network; owner (28,000) and attacker (30,000) hold disjoint images. Counts are over all "
         "sealed triggers: drawn labels among the answers that are one of the two classes a label was drawn from, or, "
         "where all wrong classes were drawn from, among those that differ from the natural one; log10 p is exact "
-        "(binomial at 1/2, or 1/9). The verdicts are those of the sealed sequential test at 1e-6, with the keys asked: from "
+        "(binomial at 1/2, or 1/9). The verdicts are those of the sealed test at 1e-6, with the keys asked: from "
         "top-1 labels alone, and from all scores.",
         notes.strip(),
         COMMANDS,
