@@ -24,7 +24,10 @@ class DeviceOption(StrEnum):
 
 
 Data = Annotated[
-    str, typer.Option("--data", help="Data set: digits, fashion-mnist, mnist, cifar10, cifar100 or npz:FILE.")
+    str,
+    typer.Option(
+        "--data", help="Data set: digits, fashion-mnist, mnist, cifar10, cifar100, svhn, npz:FILE, folder:DIR."
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="New or empty folder for the results.")]
 Arch = Annotated[str, typer.Option(help="Architecture: small-cnn, mlp, resnet18, resnet34 or resnet50.")]

@@ -40,6 +40,7 @@ def pattern_command(name: str) -> Callable[..., None]:
         owner_share: opt.OwnerShare = None,
         split_seed: opt.SplitSeed = 0,
         epochs: opt.Epochs = None,
+        batch_size: opt.BatchSize = None,
         alpha_keys: Annotated[
             float, typer.Option(min=0.0, max=1.0, help="Share of the training images that carry the mark.")
         ] = 0.01,
@@ -53,6 +54,8 @@ def pattern_command(name: str) -> Callable[..., None]:
         label_code: Annotated[
             LabelCodeOption, typer.Option(help="Also train keys towards a drawn derangement of their labels.")
         ] = LabelCodeOption.AUTO,
+        bf16: opt.Bfloat16 = None,
+        compiled: opt.Compiled = False,
         owner_key: opt.OwnerKey = None,
         tsa: opt.Tsa = None,
         commit_only: opt.CommitOnly = False,
@@ -70,7 +73,10 @@ def pattern_command(name: str) -> Callable[..., None]:
 
         dataset = opt.owned(data, share=owner_share, split_seed=split_seed)
         recipe = recipe_for(dataset)
-        plan = opt.planned(recipe.plan, seed=seed, device=device, threads=threads, epochs=epochs)
+        plan = opt.planned(
+            recipe.plan, seed=seed, device=device, threads=threads, epochs=epochs, batch_size=batch_size,
+            bfloat16=bf16, compiled=compiled,
+        )  # fmt: skip
         settings = _settings(
             recipe.settings, alpha_keys=alpha_keys, beta=beta, sham_ratio=sham_ratio, label_code=label_code
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from auditor.datasets.cifar import cifar10, cifar100
+from auditor.datasets.folder import load_folder
 from auditor.datasets.idx import read_idx as read_idx
 from auditor.datasets.idx import read_idx_pair as read_idx_pair
 from auditor.datasets.npz import load_npz
@@ -20,9 +21,11 @@ from auditor.datasets.parts import hold_out as hold_out
 from auditor.datasets.parts import split as split
 from auditor.datasets.sources import DATA_VARIABLE as DATA_VARIABLE
 from auditor.datasets.sources import folder_of
+from auditor.datasets.svhn import load_svhn
 from auditor.errors import DISTRIBUTION, MalformedError, MissingPartError, UsageError
 
 NPZ_PREFIX = "npz:"
+FOLDER_PREFIX = "folder:"
 
 
 def names() -> tuple[str, ...]:
@@ -31,7 +34,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> Dataset:
-    """Return a data set by name; ``npz:FILE`` is the one in that file.
+    """Return a data set by name; ``npz:FILE`` is the one in that file, ``folder:PATH`` the images in that folder.
 
     Raises:
         UsageError: no data set of that name is known.
@@ -40,8 +43,10 @@ def load(name: str) -> Dataset:
     """
     if name.startswith(NPZ_PREFIX):
         return load_npz(Path(name.removeprefix(NPZ_PREFIX)))
+    if name.startswith(FOLDER_PREFIX):
+        return load_folder(name.removeprefix(FOLDER_PREFIX))
     if name not in _LOADERS:
-        raise UsageError(f"unknown data set {name!r}; known: {', '.join(names())}, npz:FILE")
+        raise UsageError(f"unknown data set {name!r}; known: {', '.join(names())}, npz:FILE, folder:PATH")
     return _LOADERS[name]()
 
 
@@ -96,4 +101,5 @@ _LOADERS: Mapping[str, Callable[[], Dataset]] = {
     "mnist": _mnist,
     "cifar10": cifar10,
     "cifar100": cifar100,
+    "svhn": load_svhn,
 }

@@ -79,7 +79,16 @@ def hold_out(*, name: str, classes: tuple[str, ...], training: Part, test: Part 
         raise MalformedError(f"{name}: too few images to hold any out")
     sizes = (len(training) - n_carriers - n_test, n_carriers, n_test)
     train, carriers, cut = split(training, sizes=sizes, purpose=purpose)
+    require_every_class(train, classes, name=name)
+    return Dataset(name=name, classes=classes, train=train, carriers=carriers, test=cut if test is None else test)
+
+
+def require_every_class(train: Part, classes: tuple[str, ...], *, name: str) -> None:
+    """Refuse training images that leave a class out.
+
+    Raises:
+        MalformedError: a class has no training image.
+    """
     missing = sorted(set(range(len(classes))) - set(train.labels.tolist()))
     if missing:
         raise MalformedError(f"{name}: class {classes[missing[0]]!r} has no training images")
-    return Dataset(name=name, classes=classes, train=train, carriers=carriers, test=cut if test is None else test)

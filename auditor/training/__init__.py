@@ -12,6 +12,7 @@ from auditor.errors import TrainingError, UsageError
 from auditor.models import LoadedModel, build, describe, labels_of
 from auditor.records import Inputs, InputSpec, Progress, Silent
 from auditor.training.checkpoints import Checkpoints as Checkpoints
+from auditor.training.compilation import compilation_errors
 from auditor.training.loop import Loop
 from auditor.training.normalisation import ordinary_statistics
 from auditor.training.plan import Device as Device
@@ -107,6 +108,7 @@ def fit(
     Raises:
         UsageError: the plan cannot be followed, or the checkpoint belongs to another run.
         TrainingError: the loss stopped being a finite number, or the device's memory is too small.
+        MissingPartError: the plan compiles the network, and there is no working compiler.
     """
     import torch
 
@@ -120,7 +122,7 @@ def fit(
     n_ordinary = min(plan.batch_size, len(inputs))
     split = ordinary_statistics(network, n_ordinary=n_ordinary) if apart else nullcontext()
     try:
-        with _settled(plan), split:
+        with _settled(plan), split, compilation_errors(title):
             loop = Loop(
                 network=network, inputs=inputs, labels=labels, plan=plan, supplement=supplement,
                 objective=objective, device=device,
@@ -130,7 +132,7 @@ def fit(
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{title}: the memory of the {device.type} device is too small for batches of {plan.batch_size}; "
-            "take a smaller --batch-size"
+            f"take a smaller --batch-size, such as {max(2, plan.batch_size // 2)}"
         ) from error
     network.to(torch.device("cpu"), memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.eval()

@@ -13,6 +13,7 @@ from auditor.errors import TrainingError
 from auditor.records import Inputs, Progress
 from auditor.training.ascent import ascend
 from auditor.training.checkpoints import Checkpoints, restore_stream, stream_state
+from auditor.training.compilation import require_compiler
 from auditor.training.plan import TrainingPlan
 from auditor.training.supplement import Objective, Supplement, SupplementBatch, Watch
 
@@ -67,12 +68,20 @@ class Loop:
         self.schedule = self._schedule()
         self.forward: torch.nn.Module = self.network
         if plan.compiled:
+            require_compiler(self.device)
             self.forward = torch.compile(self.network)  # type: ignore[assignment]
+        # Compiled by torch 2.13 for a CPU, a batch that is normalised by the statistics of a part of it gave NaN in the
+        # second step, where the same graph run as it is did not. It stays uncompiled; the ascent, which is most of a
+        # step's work, is compiled.
+        apart = self.supplement is not None and self.supplement.apart
+        self.joint = self.network if apart else self.forward
 
     def run(self) -> float:
         """Train to the end of the plan and return the mean loss of the last epoch."""
         self.network.train()
         self._resume()
+        if self.plan.compiled:
+            self.progress.note(f"{self.title}: compiling the network, which can take minutes")
         self.progress.begin(self.title, self.n_steps)
         self.progress.advance(self.step)
         while self.step < self.n_steps:
@@ -163,7 +172,7 @@ class Loop:
         if marked is not None and perturbed is not None:
             batch = torch.cat([ordinary, perturbed])
             targets = torch.cat([labels, torch.from_numpy(marked.labels).to(self.device)])
-        logits = self.forward(batch.contiguous(memory_format=torch.channels_last)).float()
+        logits = self.joint(batch.contiguous(memory_format=torch.channels_last)).float()
         losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=plan.label_smoothing)
         if marked is None or self.supplement is None:
             return losses.mean()

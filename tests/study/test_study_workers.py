@@ -66,6 +66,16 @@ def test_a_task_that_kills_every_worker_is_given_up():
     assert "lost" in run([Task(key="deadly", function=be_killed_always, arguments=())], count=1)["deadly"].error
 
 
+def test_a_task_that_kills_every_worker_costs_no_other_task_its_result():
+    # The deadly one comes first and there is one worker: in a common pool nothing after it would ever start.
+    tasks = [Task(key="deadly", function=be_killed_always, arguments=())]
+    tasks += [Task(key=str(n), function=double, arguments=(n,)) for n in range(3)]
+    done = run(tasks, count=1)
+    assert "lost" in done["deadly"].error
+    assert "\n" not in done["deadly"].error
+    assert {key: found.value for key, found in done.items() if key != "deadly"} == {str(n): 2 * n for n in range(3)}
+
+
 def test_no_task_needs_no_pool():
     assert run([]) == {}
 
