@@ -97,11 +97,12 @@ def key_set_numbers(trial: Trial) -> dict[str, int]:
     """
     who, marked = trial.innocent, keysets.N_MARKED
     numbers = list(range(keysets.N_KEY_SETS[who.data]))
+    ancestors = [keysets.ANCESTOR + i for i in range(keysets.N_ANCESTOR)]
     found = {}
     for scheme in keysets.SEALED:
         usable = numbers
         if who.kind == "tuned" or who.owner >= keysets.ANCESTOR:
-            usable = [keysets.ANCESTOR] if scheme != "dawn" else []
+            usable = ancestors if scheme != "dawn" else []
             if who.kind == "tuned" and trial.round > 0:
                 usable = numbers
         elif who.kind in ("twin", "student"):
@@ -240,7 +241,8 @@ def run_control(data: str, scheme: str, number: int, examiner: SigningKey) -> di
 
 def planned_controls(data: str) -> list[tuple[str, int]]:
     """Return the key sets that a marked model exists for, or is made for."""
-    numbers = [*range(keysets.N_MARKED), *([keysets.ANCESTOR] if data == "digits" else [])]
+    ancestors = range(keysets.ANCESTOR, keysets.ANCESTOR + keysets.N_ANCESTOR) if data == "digits" else ()
+    numbers = [*range(keysets.N_MARKED), *ancestors]
     return [(s, n) for s in keysets.SEALED for n in numbers if n < keysets.ANCESTOR or s != "dawn"]
 
 

@@ -58,7 +58,9 @@ N_MARKED = 1
 """Key sets of a trained scheme that a model with their mark was trained for, from number 0 on."""
 N_KEY_SETS = {"digits": 9, "fashion-mnist": 3}
 PUBLIC_EPOCHS, TUNE_EPOCHS, TUNE_RATE = 10, 10, 0.02
-ANCESTOR = 100
+TRIGGER_EPOCHS, TRIGGER_RATE = 40, 0.05
+"""Of an owner who fine-tunes triggers in: with less they do not hold, and the plan is refused as too weak."""
+ANCESTOR, N_ANCESTOR = 100, 2
 """Numbers from here on are key sets of the owner who fine-tuned the public base model."""
 CLIENTS = ("client-1", "client-2")
 PROBES = {"digits": GuardSizes(n_probes=200), "fashion-mnist": GuardSizes()}
@@ -146,10 +148,12 @@ def public_base(data: str) -> LoadedModel:
     return load_model(folder)
 
 
-def tuning_plan(data: str, seed: int) -> TrainingPlan:
-    """Return how the public base model is fine-tuned."""
-    plan = recipe(data, "new-label").plan
-    return replace(plan, seed=seed, threads=1, epochs=TUNE_EPOCHS, learning_rate=TUNE_RATE)
+def tuning_plan(data: str, seed: int, scheme: str = "") -> TrainingPlan:
+    """Return how the public base model is fine-tuned: without a mark, or by the owner who marks with a scheme."""
+    plan = replace(recipe(data, "new-label").plan, seed=seed, threads=1)
+    if scheme in ("margin", "plain-trigger"):
+        return replace(plan, epochs=TRIGGER_EPOCHS, learning_rate=TRIGGER_RATE)
+    return replace(plan, epochs=TUNE_EPOCHS, learning_rate=TUNE_RATE)
 
 
 def tuned(base: LoadedModel, dataset: Dataset, *, plan: TrainingPlan, supplement: Any = None, extra: int = 0) -> Any:
@@ -215,12 +219,12 @@ def _seal_trained(folder: Path, data: str, name: str, number: int) -> None:
     now = utc_text(utc_now())
     seed, nonce = draw(data, name, number, "secret"), draw(data, name, number, "nonce")
     secret = Secret(seed, nonce)
-    owner = number if number >= ANCESTOR else number % N_MARKED
+    owner = ANCESTOR if number >= ANCESTOR else number % N_MARKED
     twin = twin_of(data, owner)
     sizes = default_sizes(randomness=True, scheme=scheme, n_keys=how.n_keys)
     committed = commit(scheme=scheme, dataset=dataset, seed=seed, sizes=sizes, key=key, committed_at=now, twin=twin)
     plan = replace(how.plan, seed=seed_of(owner), threads=1)
-    tune = tuning_plan(data, seed_of(owner)) if number >= ANCESTOR else None
+    tune = tuning_plan(data, seed_of(owner), name) if number >= ANCESTOR else None
     like = None if tune else claim(data, name, owner)
     result = _drawn(scheme, dataset, secret, committed, nonce, twin, like=like, tune=tune)
     deliver(folder, result=result, plan=plan, key=key, sealed_at=now, source=RandomnessSource.NONCE, keep_twin=False)
@@ -277,7 +281,7 @@ def _drawn(
 
 def _seal_guard(folder: Path, data: str, number: int) -> None:
     dataset, key = owner_images(data), SigningKey.generate()
-    twin, nonce = twin_of(data, number if number >= ANCESTOR else number % N_MARKED), draw(data, number, "guard")
+    twin, nonce = twin_of(data, ANCESTOR if number >= ANCESTOR else number % N_MARKED), draw(data, number, "guard")
     now = utc_text(utc_now())
     committed = commit_guard(
         model=twin, dataset=dataset, clients=CLIENTS, settings=GuardSettings(), sizes=PROBES[data],
@@ -336,12 +340,3 @@ def _seal_dawn(folder: Path, data: str, number: int) -> None:
         tool_version=__version__,
     )  # fmt: skip
     (folder / "k.npz").write_bytes(sealed_bytes(keys, seal_envelope=sign_seal(seal, key)))
-
-
-def all_claims(data: str) -> dict[str, list[Claim]]:
-    """Return every key set of every sealed scheme, ancestor's last."""
-    found = {s: [claim(data, s, number) for number in range(N_KEY_SETS[data])] for s in SEALED}
-    if data == "digits":
-        for scheme in (*TRAINED, "dynamarks"):
-            found[scheme].append(claim(data, scheme, ANCESTOR))
-    return found
