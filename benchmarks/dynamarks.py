@@ -293,17 +293,36 @@ def suspects(world: World) -> dict[str, Callable[[], Any]]:
             f"soft-{n}", lambda: distil(world, x[:n], world.answers()[:n], seed=first, epochs=epochs)
         )
 
-    def beyond() -> Any:
+    def asked(n: int) -> tuple[Any, Any]:
         # More queries than the thief has images: copies moved by up to two pixels are asked as well.
         from auditor.guards.dynamarks import DynaMarks
         from auditor.models import predict
         from auditor.training import shift_images
 
-        moved = shift_images(x[: 50_000 - len(x)], limit=2, generator=np.random.default_rng(world.seed))
+        if n <= len(x):
+            return x[:n], world.answers()[:n]
+        moved = shift_images(x[: n - len(x)], limit=2, generator=np.random.default_rng(world.seed))
         answers = DynaMarks(world.guard_keys(), client_id=OWN)(predict(world.teacher, moved), moved)
-        return distil(
-            world, np.concatenate([x, moved]), np.concatenate([world.answers(), answers]), seed=first, epochs=2
-        )
+        return np.concatenate([x, moved]), np.concatenate([world.answers(), answers])
+
+    def beyond() -> Any:
+        inputs, answers = asked(50_000)
+        return distil(world, inputs, answers, seed=first, epochs=2)
+
+    def perceptron(n: int) -> Callable[[], Any]:
+        def train() -> Any:
+            inputs, answers = asked(n)
+            epochs = max(4, min(80, 120_000 // n))
+            return distil(world, inputs, answers, seed=first, architecture="mlp", epochs=epochs)
+
+        return lambda: world.cached(f"mlp-{n}", train, "mlp")
+
+    def reduced(change: Callable[[Any], Any], name: str, n: int) -> Callable[[], Any]:
+        def train() -> Any:
+            inputs, answers = asked(n)
+            return distil(world, inputs, change(answers), seed=first, epochs=max(2, min(40, 60_000 // n)))
+
+        return lambda: world.cached(f"{name}-{n}", train)
 
     def truth(epochs: int) -> Callable[[], Any]:
         labels = one_hot(world.thief.labels[small])
@@ -327,9 +346,12 @@ def suspects(world: World) -> dict[str, Callable[[], Any]]:
         kept = np.where(np.isinf(revealed(answers, "top-3")), 0.0, answers)
         return kept / kept.sum(axis=1, keepdims=True)
 
-    def rounded() -> Any:
-        kept = np.round(world.answers(), 1) + 1e-6
+    def rounded(answers: Any) -> Any:
+        kept = np.round(answers, 1) + 1e-6
         return kept / kept.sum(axis=1, keepdims=True)
+
+    def labels(answers: Any) -> Any:
+        return one_hot(answers.argmax(axis=1))
 
     made: dict[str, Callable[[], Any]] = {
         "soft-15000": soft("soft-15000", world.answers),
@@ -340,8 +362,8 @@ def suspects(world: World) -> dict[str, Callable[[], Any]]:
         "soft-5000": budget(5_000),
         "mlp-15000": soft("mlp-15000", world.answers, architecture="mlp", epochs=8),
         "trained-on-top-3": soft("trained-on-top-3", lambda: top(world.answers())),
-        "trained-on-rounded": soft("trained-on-rounded", rounded),
-        "trained-on-labels": soft("trained-on-labels", lambda: one_hot(world.answers().argmax(axis=1))),
+        "trained-on-rounded": soft("trained-on-rounded", lambda: rounded(world.answers())),
+        "trained-on-labels": soft("trained-on-labels", lambda: labels(world.answers())),
         "fine-tuned-1": truth(1),
         "fine-tuned-5": truth(5),
         "pruned-30": pruned(0.3),
@@ -352,6 +374,8 @@ def suspects(world: World) -> dict[str, Callable[[], Any]]:
         "ensemble-3": lambda: Mean([marked(), *(world.independent(i) for i in range(3))]),
         "sharpened": soft("sharpened", lambda: power(world.answers())),
         "noisy": soft("noisy", noisy),
+        "mu-0.005": soft("mu-0.005", lambda: world.answers(mu=0.005)),
+        "mu-0.01": soft("mu-0.01", lambda: world.answers(mu=0.01)),
         "mu-0.02": soft("mu-0.02", lambda: world.answers(mu=0.02)),
         "mu-0.05": soft("mu-0.05", lambda: world.answers(mu=0.05)),
         "mu-0.2": soft("mu-0.2", lambda: world.answers(mu=0.2)),
@@ -359,6 +383,10 @@ def suspects(world: World) -> dict[str, Callable[[], Any]]:
         "bits-2": soft("bits-2", lambda: world.answers(bits=2)),
         "soft-50000": lambda: world.cached("soft-50000", beyond),
     }
+    for n in (1_000, 5_000, 50_000):
+        made[f"mlp-{n}"] = perceptron(n)
+        for name, change in {"top-3": top, "rounded": rounded, "labels": labels}.items():
+            made[f"trained-on-{name}-{n}"] = reduced(change, f"trained-on-{name}", n)
     for number, client in enumerate(CLIENTS):
         made[f"soft-5000-{client}"] = lambda number=number, client=client: distil(
             world, x[:5_000], world.answers(client=client)[:5_000], seed=first + 10 + number, epochs=12
@@ -588,8 +616,11 @@ def run(seeds: list[int], names: list[str] | None) -> None:
 SUSPECT_NAMES = (
     "soft-15000", "independent", "unguarded", "other-client", "soft-1000", "soft-5000", "mlp-15000",
     "trained-on-top-3", "trained-on-rounded", "trained-on-labels", "fine-tuned-1", "fine-tuned-5", "pruned-30",
-    "pruned-50", "pruned-70", "second-distillation", "ensemble-1", "ensemble-3", "sharpened", "noisy", "mu-0.02",
-    "mu-0.05", "mu-0.2", "bits-0", "bits-2", "soft-50000", *(f"soft-5000-{client}" for client in CLIENTS[2:]),
+    "pruned-50", "pruned-70", "second-distillation", "ensemble-1", "ensemble-3", "sharpened", "noisy", "mu-0.005",
+    "mu-0.01", "mu-0.02", "mu-0.05", "mu-0.2", "bits-0", "bits-2", "soft-50000", "mlp-1000", "mlp-5000", "mlp-50000",
+    "trained-on-labels-1000", "trained-on-labels-5000", "trained-on-labels-50000", "trained-on-top-3-1000",
+    "trained-on-top-3-5000", "trained-on-top-3-50000", "trained-on-rounded-1000", "trained-on-rounded-5000",
+    "trained-on-rounded-50000", *(f"soft-5000-{client}" for client in CLIENTS[2:]),
 )  # fmt: skip
 
 
