@@ -54,6 +54,9 @@ def guard(
     recipient: Annotated[
         list[str] | None, typer.Option(help="age recipient that k.npz is encrypted to; repeatable.")
     ] = None,
+    identity: Annotated[
+        Path | None, typer.Option(help="age identity file for an encrypted --commitment [or AUDITOR_PASSPHRASE].")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print guard.record.json and nothing else.")] = False,
 ) -> None:
     """Draw and seal a guard for `auditor serve --guard`: one key per client, all from one committed secret.
@@ -80,7 +83,7 @@ def guard(
     key = _signing_key(owner_key, commitment=commitment)
     folder = new_folder(out)
     if commitment is not None:
-        committed = read_draft(commitment, key=key)
+        committed = read_draft(commitment, key=key, unlocks=casefile.unlocks(identity))
     else:
         committed = commit_guard(
             model=loaded,
@@ -97,7 +100,7 @@ def guard(
     (folder / PUBLIC_NAME).write_bytes(key.public_pem())
     (folder / COMMITMENT_NAME).write_bytes(committed.envelope)
     if commit_only:
-        write_draft(folder, committed)
+        write_draft(folder, committed, locks=locks)
         console.say(f"committed: {folder / COMMITMENT_NAME}")
         return
     _check_kept(committed, clients=clients, data=data)
