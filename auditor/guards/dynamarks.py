@@ -87,10 +87,10 @@ class DynaMarks(Guard):
         settings = self._settings
         row = probabilities[0]
         first = int(row.argmax())
-        sums = self._draws.sums(inputs)
+        sums = self._draws.sums_of_one(inputs)
         cell = first << settings.bits
         if settings.bits:
-            values = (sums @ self._directions)[0].tolist()
+            values = np.dot(sums, self._directions).tolist()
             for bit, (value, threshold) in enumerate(zip(values, self._thresholds_listed[first], strict=True)):
                 cell += (value > threshold) << bit
         target, mean = self._targets_listed[cell], self._means_listed[cell]

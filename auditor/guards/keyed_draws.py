@@ -53,10 +53,17 @@ class QueryDraws:
         words = np.frombuffer(drawn, dtype=">u4").reshape(len(messages), _DIGEST_WORDS)
         return words[:, :WORDS].astype(np.uint32)
 
-    def words_of_one(self, sums: Sums) -> tuple[int, int, int, int]:
-        """Return the same four words for the single row of :meth:`sums`, as Python's whole numbers."""
-        one, two, three, four = _FOUR_WORDS.unpack_from(self._digest(self._messages(sums).tobytes()))
-        return one, two, three, four
+    def sums_of_one(self, inputs: Inputs) -> Floats:
+        """Return the sums of a single query, shape (blocks,), in double precision."""
+        if len(self._rows) != inputs.size // self._width:
+            return self.sums(inputs)[0].astype(np.float64)
+        # One channel: two plain products, without the calls that keep a batch apart.
+        across = np.dot(inputs.reshape(self._height, self._width).astype(self._columns.dtype), self._columns)
+        return np.dot(self._rows.T, across).ravel().astype(np.float64)
+
+    def words_of_one(self, sums: Floats) -> tuple[int, ...]:
+        """Return the four words of a single query as Python's whole numbers."""
+        return _FOUR_WORDS.unpack_from(self._digest(self._messages(sums).tobytes()))
 
     def _messages(self, sums: Sums) -> npt.NDArray[np.uint8]:
         # Half a unit keeps whole numbers clear of the steps' edges, whatever the division rounds to.
