@@ -19,15 +19,13 @@ SHAPES = (
 
 
 def measure(world: World, name: str, model: Any) -> dict[str, Any]:
-    from auditor.models import predict
-
     test = world.data.test
     answered = probabilities(model, test.inputs).argmax(axis=1)
     settings = SETTINGS.get(name, {})
     scores = probabilities(model, world.probes)
     measured: dict[str, Any] = {
         "accuracy": float((answered == test.labels).mean()),
-        "agreement": float((answered == predict(world.teacher, test.inputs).argmax(axis=1)).mean()),
+        "agreement": float((answered == world.clean_labels).mean()),
         "tests": audit_all_clients(world, scores, probabilities(model, world.ambiguous), **settings),
     }
     if name in ("independent", "unguarded"):
@@ -85,10 +83,9 @@ def measure_shape(world: World, name: str) -> dict[str, Any]:
     from auditor.stats.keyed_cells import label_scores, probability_scores
 
     model, keys = suspects(world)[name](), world.guard_keys()
-    test = world.data.test.inputs
-    answered, clean = (probabilities(each, test).argmax(axis=1) for each in (model, world.teacher))
+    answered = probabilities(model, world.data.test.inputs).argmax(axis=1)
     held_out = world.data.carriers.inputs[: SHAPE_PROBES[-2]]
-    found: dict[str, Any] = {"agreement": round(float((answered == clean).mean()), 4)}
+    found: dict[str, Any] = {"agreement": round(float((answered == world.clean_labels).mean()), 4)}
     for data, inputs, reference in (
         ("held-out", held_out, predict(world.teacher, held_out).astype(np.float64)),
         ("mixtures", world.ambiguous, world.ambiguous_reference),

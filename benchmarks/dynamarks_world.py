@@ -56,6 +56,13 @@ class World:
             for bits in (0, 1, 2)
         }
 
+    @cached_property
+    def clean_labels(self) -> Any:
+        """The owner's model's labels of the test images."""
+        from auditor.models import predict
+
+        return predict(self.teacher, self.data.test.inputs).argmax(axis=1)
+
     @property
     def ambiguous(self) -> Any:
         """Mixtures of two held-out images each, those of the lowest margins."""
