@@ -2,6 +2,7 @@
 
     python benchmarks/dynamarks.py run --seeds 0 1 2 3 4      (resumable; about 6 minutes per seed on one idle core)
     python benchmarks/dynamarks.py render                     (writes benchmarks/dynamarks.md)
+    python benchmarks/dynamarks.py run --only mu-0.01 "shape of mu-0.01"
 
 One seed is one owner's model, one master secret with ten clients, and about twenty-five surrogates. Owner and thief
 hold disjoint halves of the Fashion-MNIST training images; probes are held-out carriers that nobody trained on. Every

@@ -10,7 +10,7 @@ from auditor.evidence import encryption
 from auditor.evidence.commitment import Material, open_commitment, pack_material, unpack_material
 from auditor.evidence.safe_npz import ArrayRule, read_npz, write_npz
 from auditor.evidence.signing import SigningKey
-from auditor.guard_keys import MEASURED_SETTING, pack, unpack
+from auditor.guard_keys import MEASURED_SETTING, PROBE_DATA_SETTING, ProbeData, pack, unpack
 from auditor.guards.owner import CommittedGuard
 
 DRAFT_NAME = "k.guard-draft.npz"
@@ -48,7 +48,8 @@ def read_draft(folder: Path, *, key: SigningKey, unlocks: encryption.Unlocks | N
     if commitment.generator.settings.get(MEASURED_SETTING) != measured.measured_sha256():
         raise UsageError("the measurements are not those that were committed to")
     n_repeats, data_name = commitment.plan["n_repeats"], commitment.generator.settings.get("data")
-    if not isinstance(n_repeats, int) or not isinstance(data_name, str):
+    probe_data = commitment.generator.settings.get(PROBE_DATA_SETTING, ProbeData.HELD_OUT.value)
+    if not isinstance(n_repeats, int) or not isinstance(data_name, str) or probe_data not in tuple(ProbeData):
         raise UsageError(f"{DRAFT_NAME}: belongs to another kind of commitment")
     return CommittedGuard(
         seed=arrays["seed"].tobytes(),
@@ -57,6 +58,7 @@ def read_draft(folder: Path, *, key: SigningKey, unlocks: encryption.Unlocks | N
         data=data_name,
         n_repeats=n_repeats,
         envelope=material.commitment,
+        probe_data=ProbeData(probe_data),
     )
 
 
