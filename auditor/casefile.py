@@ -85,6 +85,14 @@ class Case:
             f"p ≤ {line.p_value}, {line.total_queries} queries"
         )
 
+    @property
+    def limits(self) -> str:
+        """What such answers can show of a guard's table, in one line; empty where they show all that is tested."""
+        table = self.results.get("table")
+        if not isinstance(table, Mapping) or table.get("channel") == "scores":
+            return ""
+        return f"{table.get('channel')}: {table.get('channel_note')}"
+
 
 def utc_now() -> datetime:
     """Return the present time in UTC; the one clock that is passed down."""

@@ -11,6 +11,7 @@ Notes:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,8 @@ GUARD_SETTING = "guard_sha256"
 """Generator setting of a seal: digest of ``guard.json``, known only after the draw."""
 MEASURED_SETTING = "measured_sha256"
 """Generator setting of commitment and seal: digest of all that was measured before the draw."""
+PROBE_DATA_SETTING = "probe_data"
+"""Generator setting that names the kind of probes; absent for held-out pictures."""
 MICRO = 1_000_000
 """Reference probabilities are kept in millionths."""
 MIN_CLASSES = 3
@@ -41,6 +44,16 @@ MAX_CLIENTS = 1_000
 MAX_BITS = 4
 MAX_ID = 200
 _EXACT_FLOAT32 = 1 << 24
+
+
+class ProbeData(StrEnum):
+    """Where probes come from."""
+
+    HELD_OUT = "held-out"
+    """Pictures of the task as they are."""
+    MIXTURES = "mixtures"
+    """Even mixtures of two of them: the quarter on which the clean model's first two classes are closest. Where only
+    labels come back, a shift shows only near such borders."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -172,6 +172,8 @@ class Answer:
     """Top-1 label, from 0; may lie outside the natural classes."""
     scores: tuple[float, ...] | None = None
     """One score per label where the suspect reveals them, else None."""
+    top: tuple[tuple[int, float], ...] | None = None
+    """Distinct labels with their scores where the suspect reveals those of some labels only, else None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

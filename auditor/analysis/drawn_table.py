@@ -4,13 +4,13 @@ The guarantee: whatever the suspect is, if its answers are independent of the dr
 clean model's answers, the probability that any client is named is at most the level. All answers are looked at once,
 after the last planned probe; nothing is bet on the way, so no share of the level is spent on looking.
 
-The channel follows from the answers alone: scores where most answers carry them, else labels, which show far less.
-A probe without an answer counts as one whose classes are all tied.
+The channel follows from the sealed settings and from what the answers hold, by :func:`channel_of`, never from what they
+say about the tables. For scores and labels, a probe without an answer counts as one whose classes are all tied.
 """
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import log10
@@ -19,11 +19,12 @@ import numpy as np
 
 from auditor.analysis.base import Basis, Decided, Levels, Null, Replies
 from auditor.guard_keys import MICRO, GuardKeys, Integers
-from auditor.records import Protocol, Sample
+from auditor.records import Answer, Protocol, Sample
 from auditor.stats import multiplicity
 from auditor.stats.keyed_cells import (
     MIN_PROBES,
     Floats,
+    Scored,
     TableTest,
     cell_table,
     label_scores,
@@ -31,6 +32,7 @@ from auditor.stats.keyed_cells import (
     redraw_values,
     table_test,
 )
+from auditor.stats.keyed_signs import confidence_drops, sign_table
 
 REDRAWS = 9_999
 BINS = 40
@@ -40,7 +42,9 @@ class Channel(StrEnum):
     """What of the answers the statistic reads."""
 
     SCORES = "scores"
-    """Ranks of all revealed scores."""
+    """Ranks of the revealed scores of two labels or more; hidden classes are tied last."""
+    CONFIDENCE = "confidence"
+    """Score of the first label alone, against the drawn signs; where the sealed guard has a second channel."""
     LABELS = "labels"
     """First labels only; supporting evidence rather than proof."""
 
@@ -135,13 +139,13 @@ def find_clients(grouped: Replies, table: OpenedTable, protocol: Protocol, level
     rows = [reply.probe.index for reply in grouped.keys]
     reference = keys.reference[rows] / MICRO
     cells = np.array([table.cells[row] for row in rows], dtype=np.int64)
-    channel = _channel(grouped)
-    labels: Integers = np.argmax(reference, axis=1) if rows else np.zeros(0, dtype=np.int64)
-    if not rows or np.unique(cells, return_counts=True)[1].max() < MIN_PROBES:
+    answers = [reply.answer for reply in grouped.keys]
+    channel = channel_of(answers, depth=keys.settings.depth)
+    scores = _scored(answers, reference, cells, channel)
+    if scores is None:
         return None
-    scores = cell_table(scores=_scores(grouped, reference, channel), cells=cells, labels=labels)
     tests = [
-        table_test(scores, targets=keys.table(client).targets, seed=redraw_seed(protocol, client), draws=REDRAWS)
+        table_test(scores, targets=drawn_for(keys, client, channel), seed=redraw_seed(protocol, client), draws=REDRAWS)
         for client in keys.clients
     ]
     adjusted = multiplicity.holm([test.log10_p for test in tests])
@@ -169,20 +173,65 @@ def redraw_seed(protocol: Protocol, client: str) -> bytes:
     return hmac.digest(bytes.fromhex(protocol.order_seed), f"table redraws {client}".encode(), hashlib.sha256)
 
 
-def _channel(grouped: Replies) -> Channel:
-    answered = [reply.answer for reply in grouped.keys if reply.answer is not None]
-    with_scores = sum(answer.scores is not None for answer in answered)
-    return Channel.SCORES if 2 * with_scores > len(answered) else Channel.LABELS
+def channel_of(answers: Sequence[Answer | None], *, depth: float) -> Channel:
+    """Return the channel that applies to these answers under the sealed guard.
+
+    Scores, where more than half of the answers that came show the scores of two labels or more; else the confidence in
+    the first label, where more than half show it and the sealed guard has a second channel; else labels.
+
+    Args:
+        answers: None where no answer came.
+        depth: sealed depth of the second channel; 0 without one.
+    """
+    came = [answer for answer in answers if answer is not None]
+    if 2 * sum(len(_shown(answer)) >= 2 for answer in came) > len(came):
+        return Channel.SCORES
+    if depth and 2 * sum(_confidence(answer) is not None for answer in came) > len(came):
+        return Channel.CONFIDENCE
+    return Channel.LABELS
 
 
-def _scores(grouped: Replies, reference: Floats, channel: Channel) -> Floats:
+def drawn_for(keys: GuardKeys, client: str, channel: Channel) -> tuple[int, ...]:
+    """Return what was drawn for every cell of a client and is tested on this channel: targets, or signs."""
+    table = keys.table(client)
+    return table.signs if channel is Channel.CONFIDENCE else table.targets
+
+
+def _shown(answer: Answer) -> dict[int, float]:
+    return dict(answer.top or ()) if answer.scores is None else dict(enumerate(answer.scores))
+
+
+def _confidence(answer: Answer) -> float | None:
+    return _shown(answer).get(answer.label)
+
+
+def _scored(answers: Sequence[Answer | None], reference: Floats, cells: Integers, channel: Channel) -> Scored | None:
+    """Return the scores of everything that could have been drawn; None where no cell holds enough probes."""
+    n = len(answers)
+    used = np.ones(n, dtype=bool)
+    values = np.zeros(n)
+    if channel is Channel.CONFIDENCE:
+        found = [None if answer is None else _confidence(answer) for answer in answers]
+        used = np.array([value is not None for value in found])
+        values = np.array([0.0 if value is None else value for value in found])
+    if not used.any() or np.unique(cells[used], return_counts=True)[1].max() < MIN_PROBES:
+        return None
+    labels: Integers = np.argmax(reference, axis=1)
+    if channel is Channel.CONFIDENCE:
+        # A probe without its confidence is left out; whether it came does not depend on the signs.
+        drops = confidence_drops(suspect=values[used], reference=reference[used].max(axis=1))
+        return sign_table(drops=drops, cells=cells[used], labels=labels[used])
+    return cell_table(scores=_class_scores(answers, reference, channel), cells=cells, labels=labels)
+
+
+def _class_scores(answers: Sequence[Answer | None], reference: Floats, channel: Channel) -> Floats:
     n, n_classes = reference.shape
     if channel is Channel.LABELS:
-        given = [-1 if reply.answer is None else reply.answer.label for reply in grouped.keys]
+        given = [-1 if answer is None else answer.label for answer in answers]
         return label_scores(labels=np.array(given, dtype=np.int64), reference=reference)
-    shown = np.full((n, n_classes), -np.inf)
-    for row, reply in enumerate(grouped.keys):
-        if reply.answer is not None and reply.answer.scores is not None:
-            scores = reply.answer.scores[:n_classes]
-            shown[row, : len(scores)] = scores
-    return probability_scores(suspect=shown, reference=reference)
+    revealed = np.full((n, n_classes), -np.inf)
+    for row, answer in enumerate(answers):
+        for label, score in ({} if answer is None else _shown(answer)).items():
+            if label < n_classes:
+                revealed[row, label] = score
+    return probability_scores(suspect=revealed, reference=reference)

@@ -1,6 +1,7 @@
 """``auditor guard``: make and seal the secret parameters that guard a model's answers; the model is not changed."""
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 
 KEY_NAME = "owner.key.pem"
 PUBLIC_NAME = "owner.pub.pem"
+
+
+class ProbeChoice(StrEnum):
+    """Where probes come from."""
+
+    HELD_OUT = "held-out"
+    MIXTURES = "mixtures"
 
 
 def guard(
@@ -34,6 +42,9 @@ def guard(
         float, typer.Option(min=0.0, max=0.005, help="Label channel: share of queries answered with a wrong class.")
     ] = 0.0,
     probes: Annotated[int, typer.Option(min=10, help="Probes that a suspect will be asked.")] = 500,
+    probe_data: Annotated[
+        ProbeChoice, typer.Option(help="Which probes; mixtures are for suspects that reveal labels only: auditor plan.")
+    ] = ProbeChoice.HELD_OUT,
     controls: Annotated[int, typer.Option(min=1, help="Ordinary control images.")] = 40,
     owner_key: Annotated[
         Path | None, typer.Option(help="Ed25519 key that signs the seal, PEM or PKCS#12 [default: a new one in --out].")
@@ -54,6 +65,9 @@ def guard(
     recipient: Annotated[
         list[str] | None, typer.Option(help="age recipient that k.npz is encrypted to; repeatable.")
     ] = None,
+    identity: Annotated[
+        Path | None, typer.Option(help="age identity file for an encrypted --commitment [or AUDITOR_PASSPHRASE].")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print guard.record.json and nothing else.")] = False,
 ) -> None:
     """Draw and seal a guard for `auditor serve --guard`: one key per client, all from one committed secret.
@@ -64,7 +78,7 @@ def guard(
     """
     from auditor import casefile, datasets
     from auditor.cli import console
-    from auditor.guard_keys import GuardSettings
+    from auditor.guard_keys import GuardSettings, ProbeData
     from auditor.guards.draft import read_draft, write_draft
     from auditor.guards.owner import COMMITMENT_NAME, GuardSizes, commit_guard, seal_guard
     from auditor.models import load_model
@@ -80,7 +94,7 @@ def guard(
     key = _signing_key(owner_key, commitment=commitment)
     folder = new_folder(out)
     if commitment is not None:
-        committed = read_draft(commitment, key=key)
+        committed = read_draft(commitment, key=key, unlocks=casefile.unlocks(identity))
     else:
         committed = commit_guard(
             model=loaded,
@@ -91,13 +105,14 @@ def guard(
             seed=os.urandom(32),
             key=key,
             committed_at=_now(),
+            probe_data=ProbeData(probe_data.value),
         )
     if owner_key is None and commitment is None:
         key.write_pem(folder / KEY_NAME)
     (folder / PUBLIC_NAME).write_bytes(key.public_pem())
     (folder / COMMITMENT_NAME).write_bytes(committed.envelope)
     if commit_only:
-        write_draft(folder, committed)
+        write_draft(folder, committed, locks=locks)
         console.say(f"committed: {folder / COMMITMENT_NAME}")
         return
     _check_kept(committed, clients=clients, data=data)

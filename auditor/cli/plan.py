@@ -24,6 +24,7 @@ class PlanScheme(StrEnum):
 
     NEW_LABEL = "new-label"
     WRONG_LABEL = "wrong-label"
+    DYNAMARKS = "dynamarks"
 
 
 class PlanAnswers(StrEnum):
@@ -39,7 +40,7 @@ one drawn wrong label among nine."""
 
 
 def plan(
-    scheme: Annotated[PlanScheme, typer.Option(help="Which keys: a new label, or wrong labels of the task.")],
+    scheme: Annotated[PlanScheme, typer.Option(help="A new label, wrong labels, or a guard's drawn table.")],
     p: Annotated[
         float, typer.Option("--p", help="Hit rate of a copy on fresh keys, between the null rate and 1.")
     ] = 0.8,
@@ -68,16 +69,30 @@ def plan(
         list[float] | None,
         typer.Option(help="Share of the hits an attack takes, in [0, 1); may be given several times."),
     ] = None,
+    mu: Annotated[float, typer.Option(help="dynamarks: mean share of probability that the guard moves.")] = 0.1,
+    agreement: Annotated[float, typer.Option(help="dynamarks: share of labels a surrogate has right.")] = 0.93,
+    bits: Annotated[int, typer.Option(help="dynamarks: secret bits of the guard.")] = 1,
+    clients: Annotated[int, typer.Option(help="dynamarks: clients of the guard.")] = 1,
     plot: Annotated[Path | None, typer.Option(help="Draw the number of keys against power: FILE.svg or .png.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
 ) -> None:
     """Forecast how many paid queries an audit needs, for each procedure, next to the limit no test can beat.
 
-    The last line says how many keys to seal for the demanded power.
+    The last line says how many keys to seal for the demanded power; for dynamarks, how many probes of which data.
     """
     from auditor.stats.forecast import AnswerKind, LabelSpace, Question, forecast
     from auditor.stats.losses import diluted_rate, losses
 
+    if scheme is PlanScheme.DYNAMARKS:
+        from auditor.cli.plan_table import plan_table
+        from auditor.guards.planning import ProbeQuestion, Revealed
+
+        question_of_probes = ProbeQuestion(
+            mu=mu, agreement=agreement, answers=Revealed(answers.value), classes=classes, bits=bits, clients=clients,
+            alpha=alpha, power=power,
+        )  # fmt: skip
+        plan_table(question_of_probes, as_json=json)
+        return
     labels = LabelSpace(scheme.value)
     try:
         if plot is not None and plot.suffix not in (".svg", ".png"):

@@ -27,6 +27,9 @@ def serve(
     query_log: Annotated[
         Path | None, typer.Option(help="File that keeps client and SHA-256 of every guarded query, one line each.")
     ] = None,
+    identity: Annotated[
+        Path | None, typer.Option(help="age identity file for an encrypted guard [or AUDITOR_PASSPHRASE].")
+    ] = None,
     threads: Annotated[
         int, typer.Option(min=1, help="Requests computed at the same time, each on one CPU thread.")
     ] = 1,
@@ -61,6 +64,7 @@ def serve(
 
     answers_of = None
     if guard is not None:
+        from auditor import casefile
         from auditor.guards.desk import open_desk
 
         desk = open_desk(
@@ -69,10 +73,11 @@ def serve(
             classes=description.classes,
             header=client_header,
             log=query_log,
+            unlocks=casefile.unlocks(identity),
         )
         answers_of = serving.PerClient(header=desk.header, knows=desk.knows, answer=desk.answer)
-    elif query_log is not None:
-        raise UsageError("--query-log keeps guarded queries; name the guard with --guard")
+    elif query_log is not None or identity is not None:
+        raise UsageError("--query-log and --identity go with a guard; name it with --guard")
     app = serving.create_app(
         probabilities,
         per_client=answers_of,

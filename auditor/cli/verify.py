@@ -167,6 +167,8 @@ def verify(
         console.print_json(case.results)
     else:
         console.say(case.summary_line)
+        if case.limits:
+            console.say(case.limits)
         console.say(f"evidence: {case.folder}  report: {case.folder / case.report_name}")
     raise typer.Exit(case.exit_code)
 

@@ -24,6 +24,7 @@ class RawAnswer:
 
     label: int
     scores: tuple[float, ...] | None
+    top: tuple[tuple[int, float], ...] | None = None
 
 
 def read_raw_answers(body: bytes, reading: Reading | None = None) -> tuple[RawAnswer, ...] | None:
@@ -35,7 +36,10 @@ def read_raw_answers(body: bytes, reading: Reading | None = None) -> tuple[RawAn
     """
     if reading is not None:
         try:
-            return tuple(RawAnswer(label=found.label, scores=found.scores) for found in read_answers(body, reading))
+            return tuple(
+                RawAnswer(label=found.label, scores=found.scores, top=found.top)
+                for found in read_answers(body, reading)
+            )
         except SuspectAnswerError:
             return None
     try:
@@ -50,12 +54,27 @@ def read_raw_answers(body: bytes, reading: Reading | None = None) -> tuple[RawAn
     return known if len(known) == len(answers) else None
 
 
-def same_answers(raw: Sequence[RawAnswer], recorded: Sequence[Answer]) -> bool:
-    """Return whether recorded answers are those of the body; scores count where the body states them as a list."""
+def same_answers(raw: Sequence[RawAnswer], recorded: Sequence[Answer], *, lists_kept: bool = True) -> bool:
+    """Return whether recorded answers are those of the body.
+
+    Args:
+        raw: what the body states.
+        recorded: what the transcript says that it states.
+        lists_kept: False for records of earlier versions, which left lists of some labels out.
+    """
     return len(raw) == len(recorded) and all(
-        ours.label == theirs.label and (theirs.scores is None or ours.scores == theirs.scores)
+        ours.label == theirs.label and _same_scores(theirs, ours, lists_kept=lists_kept)
         for ours, theirs in zip(recorded, raw, strict=True)
     )
+
+
+def _same_scores(raw: RawAnswer, recorded: Answer, *, lists_kept: bool) -> bool:
+    if raw.scores is not None:
+        return recorded.scores == raw.scores
+    if recorded.scores is not None:
+        # A list that names every label became scores.
+        return raw.top is not None and tuple(score for _, score in sorted(raw.top)) == recorded.scores
+    return recorded.top == raw.top or (recorded.top is None and not lists_kept)
 
 
 def compare_raw_answers(folder: Path, transcript: Transcript) -> tuple[int, int]:
@@ -70,6 +89,7 @@ def compare_raw_answers(folder: Path, transcript: Transcript) -> tuple[int, int]
     """
     n_read = n_unknown = 0
     reading = recorded_reading(transcript)
+    lists_kept = any(answer.top is not None for batch in transcript.batches for answer in batch.answers or ())
     for batch in transcript.batches:
         if batch.answers is None:
             continue
@@ -79,7 +99,7 @@ def compare_raw_answers(folder: Path, transcript: Transcript) -> tuple[int, int]
         raw = read_raw_answers(body, reading)
         if raw is None:
             n_unknown += 1
-        elif not same_answers(raw, batch.answers):
+        elif not same_answers(raw, batch.answers, lists_kept=lists_kept):
             raise TranscriptError(f"batch {batch.batch}: the recorded answers are not those of the raw body")
         else:
             n_read += len(raw)
@@ -103,12 +123,28 @@ def _answer(item: object) -> RawAnswer | None:
         return None
     stated = item.get("scores")
     if stated is None:
-        return RawAnswer(label=label, scores=None)
+        top = _top(item.get("top"))
+        return None if top is None else RawAnswer(label=label, scores=None, top=top or None)
     if not isinstance(stated, list):
         return None
     scores = [_score(score) for score in stated]
     known = tuple(score for score in scores if score is not None)
     return RawAnswer(label=label, scores=known) if len(known) == len(scores) else None
+
+
+def _top(stated: object) -> tuple[tuple[int, float], ...] | None:
+    """Return the labels and scores of a list of some labels, nothing where there is none, None where it is no list."""
+    if stated is None:
+        return ()
+    if not isinstance(stated, list):
+        return None
+    found = []
+    for entry in stated:
+        label, score = (entry.get("label"), _score(entry.get("score"))) if isinstance(entry, dict) else (None, None)
+        if isinstance(label, bool) or not isinstance(label, int) or score is None:
+            return None
+        found.append((label, score))
+    return tuple(found)
 
 
 def _score(value: object) -> float | None:

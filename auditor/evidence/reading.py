@@ -243,6 +243,9 @@ def _from_object(item: dict[str, JsonData], reading: Reading) -> Answer:
     if isinstance(scores, list):
         return _scored(scores, item.get("label"), reading)
     if item.get("label") is not None:
+        score = item.get("score")
+        if isinstance(score, float) or type(score) is int:
+            return _best([(item["label"], finite([score])[0])], reading)
         return Answer(label=_label(item["label"], reading))
     if item and all(type(value) in (int, float) for value in item.values()):
         return _best(list(zip(item, finite(list(item.values())), strict=True)), reading)
@@ -273,7 +276,7 @@ def _scored(values: list[JsonData], stated: JsonData, reading: Reading) -> Answe
 
 
 def _best(pairs: Sequence[tuple[JsonData, float]], reading: Reading, *, stated: JsonData = None) -> Answer:
-    """The best of some labels with scores; all scores in the task's order where none is missing."""
+    """The best of some labels with scores; all scores in the task's order where none is missing, else those shown."""
     if not 1 <= len(pairs) <= MAX_SCORES:
         raise SuspectAnswerError("the suspect gave a list of labels that is empty or too long")
     labels = [_label(name, reading) for name, _ in pairs]
@@ -282,8 +285,14 @@ def _best(pairs: Sequence[tuple[JsonData, float]], reading: Reading, *, stated: 
     label = labels[best] if stated is None else _label(stated, reading)
     n_known = _n_mapped(reading)
     whole = 2 <= n_known <= len(labels) and sorted(labels) == list(range(len(labels)))
-    by_label = dict(zip(labels, (score for _, score in pairs), strict=True))
-    return Answer(label=label, scores=tuple(by_label[j] for j in range(len(labels))) if whole else None)
+    by_label: dict[int, float] = {}
+    for known, (_, score) in zip(labels, pairs, strict=True):
+        # Several labels that the map does not hold may stand for one; the best of them speaks for it.
+        by_label[known] = max(score, by_label.get(known, score))
+    if whole:
+        return Answer(label=label, scores=tuple(by_label[j] for j in range(len(labels))))
+    shown = tuple((known, score) for known, score in by_label.items() if known != NO_LABEL)
+    return Answer(label=label, top=shown or None)
 
 
 def _label(value: JsonData, reading: Reading) -> int:

@@ -283,9 +283,11 @@ def _attempt_line(batch: int, attempt: FailedAttempt) -> _Line:
 
 
 def _answer_object(answer: Answer) -> dict[str, JsonValue]:
-    if answer.scores is None:
-        return {"label": answer.label}
-    return {"label": answer.label, "scores": [decimal_string(score) for score in answer.scores]}
+    if answer.scores is not None:
+        return {"label": answer.label, "scores": [decimal_string(score) for score in answer.scores]}
+    if answer.top is not None:
+        return {"label": answer.label, "top": [[label, decimal_string(score)] for label, score in answer.top]}
+    return {"label": answer.label}
 
 
 def _plain_text(text: str) -> str:

@@ -268,8 +268,22 @@ def _answer(item: JsonValue, *, what: str) -> Answer:
     if isinstance(item, Mapping) and "scores" in item:
         texts = source.texts("scores", max_items=MAX_SCORES)
         scores = tuple(_score(text, what=what) for text in texts)
+    top = _top(source, what=what) if scores is None and source.has("top") else None
     source.finish()
-    return Answer(label=label, scores=scores)
+    return Answer(label=label, scores=scores, top=top)
+
+
+def _top(source: Fields, *, what: str) -> tuple[tuple[int, float], ...]:
+    found: dict[int, float] = {}
+    items = source.items("top", max_items=MAX_SCORES)
+    for item in items:
+        label, text = item if isinstance(item, list) and len(item) == 2 else (None, None)
+        if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label <= MAX_LABEL:
+            raise MalformedError(f"{what}: a list of the best labels must hold labels with scores")
+        found[label] = _score(text if isinstance(text, str) else "", what=what)
+    if not items or len(found) != len(items):
+        raise MalformedError(f"{what}: a list of the best labels must hold distinct labels, at least one")
+    return tuple(found.items())
 
 
 def _score(text: str, *, what: str) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.errors import UsageError
+from auditor.evidence.encryption import Unlocks
 from auditor.guard_keys import MIN_CLASSES
 from auditor.records import Inputs
 
@@ -34,7 +35,12 @@ class Guard(ABC):
 
     @staticmethod
     def open(
-        path: str | Path, *, client_id: str, model_sha256: str | None = None, classes: tuple[str, ...] | None = None
+        path: str | Path,
+        *,
+        client_id: str,
+        model_sha256: str | None = None,
+        classes: tuple[str, ...] | None = None,
+        unlocks: Unlocks | None = None,
     ) -> "Guard":
         """Return the guard of one client from a sealed ``k.npz``.
 
@@ -43,6 +49,7 @@ class Guard(ABC):
             client_id: whose queries it will answer.
             model_sha256: digest of the served model's weights; None leaves unchecked that it is the sealed one.
             classes: the served model's output names in order; None leaves them unchecked.
+            unlocks: age identities or a passphrase, for an encrypted key set.
 
         Raises:
             UsageError: no such client, or the guard belongs to another model or order of labels.
@@ -50,7 +57,7 @@ class Guard(ABC):
         """
         from auditor.guards.sealed import open_guard
 
-        return open_guard(Path(path), client_id=client_id, model_sha256=model_sha256, classes=classes)
+        return open_guard(Path(path), client_id=client_id, model_sha256=model_sha256, classes=classes, unlocks=unlocks)
 
     @property
     @abstractmethod
@@ -87,6 +94,11 @@ class Guard(ABC):
         guarded = self._answer(clean, images)
         # What leaves is rounded to the caller's precision, where a lead of one unit may become a tie.
         sent = _like(probabilities, guarded.probabilities)
+        if len(given) == 1:
+            # One row: the same comparison without the cost of calls that work along an axis.
+            first = given.argmax()
+            if _array(sent).argmax() == first:
+                return guarded, sent
         first = given.argmax(axis=1)
         if (_array(sent).argmax(axis=1) != first).any():
             return self._keep_first(probabilities, guarded, clean=clean, first=first)
@@ -107,12 +119,15 @@ class Guard(ABC):
         if given.ndim != 2 or given.shape[1] != self.n_classes:
             raise UsageError(f"guard: scores must have shape (n, {self.n_classes})")
         clean = given.astype(np.float64)
-        sums = clean.sum(axis=1)
         # Extremes of the sums also find what is not finite: no comparison with it holds.
-        low, high = sums.min(initial=1.0), sums.max(initial=1.0)
+        if len(clean) == 1:
+            low = high = float(np.add.reduce(clean[0]))
+        else:
+            sums = clean.sum(axis=1)
+            low, high = sums.min(initial=1.0), sums.max(initial=1.0)
         if not (low >= 1.0 - SUM_TOLERANCE and high <= 1.0 + SUM_TOLERANCE):
             raise UsageError("guard: every row of scores must be finite and sum to one")
-        if clean.min(initial=0.0) < 0.0:
+        if clean.size and np.minimum.reduce(clean, axis=None) < 0.0:
             raise UsageError("guard: scores must not be negative")
         return clean
 

@@ -25,6 +25,10 @@ from auditor.guards.base import Floats, Guard, Guarded, check_classes
 from auditor.guards.keyed_draws import QueryDraws, other_class, swap_first, unit_interval
 from auditor.records import Inputs
 
+_KEPT, _RELABELLED = np.zeros(1, dtype=bool), np.ones(1, dtype=bool)
+for _flag in (_KEPT, _RELABELLED):
+    _flag.setflags(write=False)
+
 
 class DynaMarks(Guard):
     """The guard of one client."""
@@ -43,6 +47,9 @@ class DynaMarks(Guard):
         self._bit_values = 1 << np.arange(self._settings.bits, dtype=np.int64)
         self._targets = np.array(table.targets, dtype=np.int64)
         self._means = self._settings.mu * (1.0 + self._settings.depth * np.array(table.signs))
+        # The same constants as Python's numbers: for a single query numpy's calls cost more than its arithmetic.
+        self._targets_listed, self._means_listed = table.targets, self._means.tolist()
+        self._thresholds_listed = self._thresholds.tolist()
 
     @property
     def n_classes(self) -> int:
@@ -52,6 +59,8 @@ class DynaMarks(Guard):
     def _answer(self, probabilities: Floats, inputs: Inputs) -> Guarded:
         if inputs.shape[1:] != self._shape:
             raise UsageError("guard: the inputs do not have the guarded model's shape")
+        if len(inputs) == 1:
+            return self._answer_one(probabilities, inputs)
         rows = np.arange(len(inputs))
         first = probabilities.argmax(axis=1)
         sums = self._draws.sums(inputs)
@@ -72,3 +81,31 @@ class DynaMarks(Guard):
         planted = other_class(words[:, 2], first, n_classes=self._n_classes)
         swap_first(answers, np.flatnonzero(relabelled), first=first, planted=planted)
         return Guarded(probabilities=answers, relabelled=relabelled)
+
+    def _answer_one(self, probabilities: Floats, inputs: Inputs) -> Guarded:
+        """Answer a single query: the same operations in the same order, so that not a bit differs."""
+        settings = self._settings
+        row = probabilities[0]
+        first = int(row.argmax())
+        sums = self._draws.sums_of_one(inputs)
+        cell = first << settings.bits
+        if settings.bits:
+            values = np.dot(sums, self._directions).tolist()
+            for bit, (value, threshold) in enumerate(zip(values, self._thresholds_listed[first], strict=True)):
+                cell += (value > threshold) << bit
+        target, mean = self._targets_listed[cell], self._means_listed[cell]
+        words = self._draws.words_of_one(sums)
+        drawn = mean + settings.sigma * float(ndtri((words[0] + 0.5) / 2.0**32))
+        wanted = min(max(drawn, 0.0), 2.0 * mean)
+        lead = float(row[first]) - float(row[target])
+        share = min(wanted, max(0.0, (lead - settings.margin) / (1.0 + lead)))
+        answers = probabilities * (1.0 - share)
+        answers[0, target] += share
+        relabelled = False
+        if settings.label_share:
+            relabelled = (words[1] + 0.5) / 2.0**32 < settings.label_share
+            if relabelled:
+                other = (words[2] * (self._n_classes - 1)) >> 32
+                planted = other + (other >= first)
+                answers[0, [first, planted]] = answers[0, [planted, first]]
+        return Guarded(probabilities=answers, relabelled=_RELABELLED if relabelled else _KEPT)

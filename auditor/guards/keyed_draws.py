@@ -1,6 +1,7 @@
 """Keyed draws per query: the same query gets the same draw, and nobody without the key can tell it from chance."""
 
 import hashlib
+import struct
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ Sums = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 WORDS = 4
 """32-bit words that every query gets."""
 _DIGEST_WORDS = 8
+_FOUR_WORDS = struct.Struct(">4I")
 _BLOCK_OCTETS = 64
 _LEVELS = 16
 _EXACT_FLOAT32 = 1 << 24
@@ -44,13 +46,28 @@ class QueryDraws:
 
         Block means are taken in 16 steps first, so that near copies of a query share their draw.
         """
-        # Half a unit keeps whole numbers clear of the steps' edges, whatever the division rounds to.
-        messages = ((sums + 0.5) / self._per_level).astype(np.uint8)
+        messages = self._messages(sums)
         size = messages.shape[1]
         data = messages.tobytes()
         drawn = b"".join([self._digest(data[i : i + size]) for i in range(0, len(data), size)])
         words = np.frombuffer(drawn, dtype=">u4").reshape(len(messages), _DIGEST_WORDS)
         return words[:, :WORDS].astype(np.uint32)
+
+    def sums_of_one(self, inputs: Inputs) -> Floats:
+        """Return the sums of a single query, shape (blocks,), in double precision."""
+        if len(self._rows) != inputs.size // self._width:
+            return self.sums(inputs)[0].astype(np.float64)
+        # One channel: two plain products, without the calls that keep a batch apart.
+        across = np.dot(inputs.reshape(self._height, self._width).astype(self._columns.dtype), self._columns)
+        return np.dot(self._rows.T, across).ravel().astype(np.float64)
+
+    def words_of_one(self, sums: Floats) -> tuple[int, ...]:
+        """Return the four words of a single query as Python's whole numbers."""
+        return _FOUR_WORDS.unpack_from(self._digest(self._messages(sums).tobytes()))
+
+    def _messages(self, sums: Sums) -> npt.NDArray[np.uint8]:
+        # Half a unit keeps whole numbers clear of the steps' edges, whatever the division rounds to.
+        return np.asarray(((sums + 0.5) / self._per_level).astype(np.uint8))
 
     def _digest(self, message: bytes) -> bytes:
         inner, outer = self._inner.copy(), self._outer.copy()

@@ -11,7 +11,6 @@ from auditor.datasets import Dataset
 from auditor.draws import Secret
 from auditor.errors import UsageError
 from auditor.evidence.commitment import (
-    Carrier,
     Carriers,
     Commitment,
     Material,
@@ -28,10 +27,12 @@ from auditor.evidence.signing import SigningKey
 from auditor.evidence.standard import standard_protocol
 from auditor.guard_keys import (
     MEASURED_SETTING,
+    PROBE_DATA_SETTING,
     SCHEME,
     VERSION,
     GuardKeys,
     GuardSettings,
+    ProbeData,
     median_thresholds,
     probe_cells,
     projection_key,
@@ -39,6 +40,7 @@ from auditor.guard_keys import (
 )
 from auditor.guard_keys import pack as pack_guard
 from auditor.guards.dynamarks import DynaMarks
+from auditor.guards.probes import choose_carriers
 from auditor.models import LoadedModel, predict
 from auditor.records import Design, Generator, NullBasis, Protocol, SampleKind
 from auditor.stats.keyed_cells import cell_table, probability_scores
@@ -77,6 +79,7 @@ class CommittedGuard:
     n_repeats: int
     envelope: bytes
     """Bytes of ``k.commit.json``."""
+    probe_data: ProbeData = ProbeData.HELD_OUT
 
     def __repr__(self) -> str:
         return "CommittedGuard(…)"
@@ -120,6 +123,7 @@ def commit_guard(
     seed: bytes,
     key: SigningKey,
     committed_at: str,
+    probe_data: ProbeData = ProbeData.HELD_OUT,
 ) -> CommittedGuard:
     """Measure thresholds and reference answers, and commit to them; after this only randomness is missing.
 
@@ -129,7 +133,7 @@ def commit_guard(
     description = model.description
     if description.classes != dataset.classes or description.input_shape != dataset.spec.shape:
         raise UsageError(f"the model's outputs or inputs are not those of {dataset.name}; a guard needs both to agree")
-    carriers = _choose_carriers(dataset, seed=seed, sizes=sizes)
+    carriers = choose_carriers(dataset, seed=seed, sizes=sizes, data=probe_data, network=model.network)
     key_of_projections = projection_key(seed)
     labels = np.argmax(predict(model.network, dataset.train.inputs), axis=1).astype(np.int64)
     probes = carriers.inputs[carriers.rows(SampleKind.KEY)]
@@ -153,7 +157,7 @@ def commit_guard(
         carriers_root=carriers.root(patterns.carrier_salt_seed(seed, scheme=SCHEME)),
         n_carriers=len(carriers.items),
         spec=dataset.spec,
-        generator=_generator(measured, dataset.name),
+        generator=_generator(measured, dataset.name, probe_data),
         plan=committed_plan(_protocol(measured, Secret(seed), sizes=sizes, record=None)),
         seed_commitment=seed_commitment(seed),
         owner_public_key=key.public.hex(),
@@ -167,6 +171,7 @@ def commit_guard(
         data=dataset.name,
         n_repeats=sizes.n_repeats,
         envelope=sign_commitment(commitment, key),
+        probe_data=probe_data,
     )
 
 
@@ -199,7 +204,7 @@ def seal_guard(
     sizes = GuardSizes(n_probes=probes, n_controls=controls, n_repeats=committed.n_repeats)
     samples, inputs = guard_samples(committed.carriers, guard.reference)
     record = measure(guard, model=model, dataset=dataset)
-    plain = _generator(guard, committed.data)
+    plain = _generator(guard, committed.data, committed.probe_data)
     keys = KeySet(
         keyset_id=patterns.keyset_id(secret, scheme=SCHEME),
         spec=dataset.spec,
@@ -282,27 +287,14 @@ def smallest_p(n_classes: int, n_cells: int) -> float:
     return max(float((n_classes - 1.0) ** -n_cells), SMALLEST_LEVEL)
 
 
-def _choose_carriers(dataset: Dataset, *, seed: bytes, sizes: GuardSizes) -> Carriers:
-    pool = dataset.carriers
-    wanted = sizes.n_probes + sizes.n_controls
-    if min(sizes.n_probes, sizes.n_controls) < 1 or wanted > len(pool):
-        raise UsageError(f"{wanted} probes and controls wanted; {dataset.name} holds out {len(pool)} images")
-    rows = Secret(seed).stream(f"{SCHEME} carriers").permutation(len(pool))[:wanted]
-    items = tuple(
-        Carrier(
-            kind=SampleKind.KEY if i < sizes.n_probes else SampleKind.CONTROL, pattern=-1, natural=int(pool.labels[row])
-        )
-        for i, row in enumerate(rows)
-    )
-    return Carriers(items=items, inputs=pool.inputs[np.array(rows, dtype=np.intp)])
-
-
-def _generator(guard: GuardKeys, data: str) -> Generator:
+def _generator(guard: GuardKeys, data: str, probe_data: ProbeData) -> Generator:
     settings: dict[str, JsonValue] = {
         **guard.settings.as_json(),
         "data": data,
         MEASURED_SETTING: guard.measured_sha256(),
     }
+    if probe_data is not ProbeData.HELD_OUT:
+        settings[PROBE_DATA_SETTING] = probe_data.value
     return Generator(name=SCHEME, version=VERSION, settings=settings)
 
 

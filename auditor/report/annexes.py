@@ -104,7 +104,7 @@ def render_map(given: ReportInput) -> bytes:
 def _found(tree: Tree) -> str:
     hits = f"{tree.integer('/detection/hits')} of {tree.integer('/detection/trials')}"
     if drawn_table.applies(tree):
-        return f"In {hits} cells the drawn target class led the suspect's scores {drawn_table.comparison(tree)}"
+        return f"In {hits} cells {drawn_table.led(tree)} {drawn_table.comparison(tree)}"
     return f"The suspect gave the sealed answer to {hits} key samples {drawn_labels.comparison(tree)}"
 
 

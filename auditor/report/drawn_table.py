@@ -35,6 +35,14 @@ def applies(tree: Tree) -> bool:
     return tree.text("/null/kind") == NullBasis.DRAWN_TABLE
 
 
+def led(tree: Tree) -> str:
+    """Return what was counted in the cells, as the end of a sentence about their number."""
+    channel = tree.text("/table/channel") if tree.has("/table") else ""
+    if channel == "confidence":
+        return "the suspect's confidence moved as the drawn sign says"
+    return f"the drawn target class led the suspect's {'labels' if channel == 'labels' else 'scores'}"
+
+
 def comparison(tree: Tree) -> str:
     """Return with what the leading cells are compared."""
     others = round(1.0 / tree.number("/null/rate"))
@@ -46,7 +54,7 @@ def key_figures(tree: Tree) -> tuple[tuple[str, str], ...]:
     hits = f"{tree.integer('/detection/hits')} of {tree.integer('/detection/trials')}"
     named = named_clients(tree)
     return (
-        (hits, "cells whose drawn target class scores highest"),
+        (hits, f"cells in which {led(tree)}"),
         (rate(tree.number("/null/rate")), "of the cells would, at an independent model, by the draw"),
         (str(tree.integer("/queries/keys")), "probes asked, all of the sealed design"),
         (named[0] if len(named) == 1 else str(len(named)), "client named by the test" if named else "clients named"),
@@ -56,13 +64,13 @@ def key_figures(tree: Tree) -> tuple[tuple[str, str], ...]:
 def reworded(words: wording.OutcomeWording, tree: Tree, status: Status) -> wording.OutcomeWording:
     """Return the sentences about an outcome, worded for answers that were steered instead of keys that were trained."""
     hits = f"{tree.integer('/detection/hits')} of {tree.integer('/detection/trials')}"
-    led = f"In {hits} cells of the sealed table the drawn target class led the suspect's scores {comparison(tree)}"
+    found = f"In {hits} cells of the sealed table {led(tree)} {comparison(tree)}"
     match status:
         case Status.SUPPORTED:
             return replace(
                 words,
-                means=f"{led}; such answers are more probable if it was trained on answers of the guarded service than "
-                "if it was developed without them.",
+                means=f"{found}; such answers are more probable if it was trained on answers of the guarded service "
+                "than if it was developed without them.",
             )
         case Status.NOT_SUPPORTED:
             return replace(
@@ -71,13 +79,13 @@ def reworded(words: wording.OutcomeWording, tree: Tree, status: Status) -> wordi
                 "development. How often a surrogate of this service would have been missed was not measured here. It "
                 "is not a statement of how probable independent development is; that also depends on other evidence, "
                 "which is for the court.",
-                means=f"{led}; that does not reach the level that was sealed.",
+                means=f"{found}; that does not reach the level that was sealed.",
                 paragraphs=(NOT_REACHED, *words.paragraphs[1:]),
             )
         case Status.INCONCLUSIVE:
             return replace(
                 words,
-                means=f"{led}, but the examination could not decide between the two propositions, for the reason "
+                means=f"{found}, but the examination could not decide between the two propositions, for the reason "
                 "stated above.",
             )
     assert_never(status)

@@ -16,7 +16,7 @@ def rows(tree: Tree) -> tuple[Row, ...]:
         Row(label="Clients named at the level", pointer="/table/named",
             value=", ".join(drawn_table.named_clients(tree)) or "none"),
         Row(label="Answers read", value=f"{clean(tree.text('/table/channel'))}: "
-            f"{clean(tree.text('/table/channel_note'), limit=300)}", pointer="/table/channel"),
+            f"{clean(tree.text('/table/channel_note'), limit=420)}", pointer="/table/channel"),
         Row(label="Cells with enough probes / probes in them", pointer="/table",
             value=f"{tree.integer('/table/cells')} / {tree.integer('/table/probes')}"),
     ]  # fmt: skip

@@ -10,18 +10,34 @@ Notes:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.stats.redraw import MonteCarloOutcome, table_redraw
-from auditor.stats.table_law import TableTail, hoeffding_log10_p, table_tail
+from auditor.stats.table_law import TableTail, table_tail
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 MIN_PROBES = 5
 """Cells with fewer probes are left out; the rule looks at the clean model alone."""
+
+
+class Scored(Protocol):
+    """Scores of everything that could have been drawn, computed without what was drawn."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Probes in each used cell."""
+
+    @property
+    def scores(self) -> Floats:
+        """Shape (used cells, choices)."""
+
+    def columns(self, drawn: Sequence[int], /) -> list[int]:
+        """Return the column of what was drawn for every used cell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,7 +53,7 @@ class CellTable:
     scores: Floats
     """Shape (used cells, classes - 1), columns in the order of the classes other than the cell's own."""
 
-    def columns(self, targets: Sequence[int]) -> list[int]:
+    def columns(self, targets: Sequence[int], /) -> list[int]:
         """Return the column of the target of every used cell.
 
         Args:
@@ -61,7 +77,7 @@ class TableTest:
     n_cells: int
     n_probes: int
     first_ranked: int
-    """Cells whose target scores higher than every other class it could have been."""
+    """Cells whose target, or sign, scores higher than everything else it could have been."""
 
     @property
     def log10_p(self) -> float:
@@ -88,7 +104,7 @@ def probability_scores(*, suspect: Floats, reference: Floats) -> Floats:
         raise ValueError("scores must be numbers")
     n, m = reference.shape
     others = ~(np.arange(m) == np.argmax(reference, axis=1)[:, None])
-    ranks = [_average_ranks(table[others].reshape(n, m - 1)) for table in (suspect, reference)]
+    ranks = [average_ranks(table[others].reshape(n, m - 1)) for table in (suspect, reference)]
     return np.asarray((ranks[0] - ranks[1]) / (m - 1))
 
 
@@ -134,12 +150,12 @@ def cell_table(*, scores: Floats, cells: Integers, labels: Integers) -> CellTabl
     )
 
 
-def table_test(table: CellTable, *, targets: Sequence[int], seed: bytes, draws: int) -> TableTest:
-    """Test one key's targets: the exact law for small p, and re-draws that anybody can repeat.
+def table_test(table: Scored, *, targets: Sequence[int], seed: bytes, draws: int) -> TableTest:
+    """Test one key's targets, or signs: the exact law for small p, and re-draws that anybody can repeat.
 
     Args:
         table: computed without the targets.
-        targets: target class of every cell of the key.
+        targets: target class, or sign, of every cell of the key.
         seed: 32 bytes that draw the tables the targets are compared with.
         draws: number of such tables.
     """
@@ -156,7 +172,7 @@ def table_test(table: CellTable, *, targets: Sequence[int], seed: bytes, draws: 
     )
 
 
-def redraw_values(table: CellTable, *, seed: bytes, draws: int) -> Floats:
+def redraw_values(table: Scored, *, seed: bytes, draws: int) -> Floats:
     """Return the statistic at the re-drawn tables that :func:`table_test` uses, shape (draws,)."""
     from auditor.stats.redraw import UniformDraws
 
@@ -165,32 +181,8 @@ def redraw_values(table: CellTable, *, seed: bytes, draws: int) -> Floats:
     return np.asarray(table.scores[np.arange(cells), picks].sum(axis=1))
 
 
-def sign_log10_p(*, drops: Floats, cells: Integers, labels: Integers, signs: Sequence[int]) -> float:
-    """Return the log10 p-value of the second channel: drops in confidence follow the cells' drawn signs.
-
-    Hypothesis: the signs are independent fair draws; Hoeffding's bound on Σ s √n (cell mean - class mean).
-
-    Args:
-        drops: fall of the first class's confidence rank against the clean model, shape (n,).
-        cells: cell of every probe.
-        labels: clean first class of every probe.
-        signs: sign of every cell of the key.
-    """
-    numbers, first, counts = np.unique(cells, return_index=True, return_counts=True)
-    magnitudes, drawn = [], []
-    for number, at, count in zip(numbers.tolist(), first.tolist(), counts.tolist(), strict=True):
-        if count < MIN_PROBES:
-            continue
-        gap = float(drops[cells == number].mean() - drops[labels == labels[at]].mean())
-        magnitudes.append(gap * np.sqrt(count))
-        drawn.append(signs[number])
-    if not any(magnitudes):
-        return 0.0
-    statistic = float(np.dot(magnitudes, drawn))
-    return hoeffding_log10_p(statistic=statistic, magnitudes=magnitudes)
-
-
-def _average_ranks(table: Floats) -> Floats:
+def average_ranks(table: Floats) -> Floats:
+    """Return the ranks within every row, from 1, ties averaged; same shape."""
     # Not scipy.stats, which cannot be imported where torch is blocked.
     ranks = np.empty(table.shape)
     for number, row in enumerate(table):

@@ -280,7 +280,17 @@ def check_answers(answers: Sequence[Answer], *, n_expected: int) -> None:
     for answer in answers:
         if isinstance(answer.label, bool) or not isinstance(answer.label, int) or not 0 <= answer.label < MAX_LABEL:
             raise SuspectAnswerError("the suspect gave a label that is not an integer in the accepted range")
+        _check_top(answer.top or ())
         if answer.scores is None:
             continue
         if len(answer.scores) > MAX_SCORES or not all(math.isfinite(s) for s in answer.scores):
             raise SuspectAnswerError("the suspect gave scores that are not finite numbers")
+
+
+def _check_top(top: Sequence[tuple[int, float]]) -> None:
+    labels = [label for label, _ in top]
+    in_range = all(type(label) is int and 0 <= label < MAX_LABEL for label in labels)
+    if not in_range or len(set(labels)) != len(labels) or len(top) > MAX_SCORES:
+        raise SuspectAnswerError("the suspect gave a list of the best labels without distinct labels in range")
+    if not all(math.isfinite(score) for _, score in top):
+        raise SuspectAnswerError("the suspect gave scores that are not finite numbers")

@@ -11,7 +11,20 @@ def test_numbers_and_decimal_strings_are_read_alike():
     found = read_raw_answers(body)
     assert [answer.label for answer in found] == [3, 1, 0]
     assert found[1].scores == (0.25, 0.75)
-    assert same_answers(found, [Answer(label=3), Answer(label=1, scores=(0.25, 0.75)), Answer(label=0)])
+    recorded = [Answer(label=3), Answer(label=1, scores=(0.25, 0.75)), Answer(label=0, top=((0, 0.9),))]
+    assert same_answers(found, recorded)
+    # Earlier versions left lists of some labels out of the record.
+    assert not same_answers(found, [*recorded[:2], Answer(label=0)])
+    assert same_answers(found, [*recorded[:2], Answer(label=0)], lists_kept=False)
+    for changed in (((0, 0.8),), ((1, 0.9),), ((0, 0.9), (1, 0.1))):
+        assert not same_answers(found, [*recorded[:2], Answer(label=0, top=changed)], lists_kept=False)
+
+
+def test_a_list_that_names_every_label_is_the_same_as_scores():
+    raw = read_raw_answers(b'{"answers":[{"label":1,"top":[{"label":1,"score":0.75},{"label":0,"score":0.25}]}]}')
+    assert same_answers(raw, [Answer(label=1, scores=(0.25, 0.75))])
+    assert not same_answers(raw, [Answer(label=1, scores=(0.75, 0.25))])
+    assert not same_answers(read_raw_answers(b'{"answers":[{"label":1}]}'), [Answer(label=1, scores=(0.25, 0.75))])
 
 
 @pytest.mark.parametrize(

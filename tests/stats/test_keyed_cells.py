@@ -11,7 +11,6 @@ from auditor.stats.keyed_cells import (
     label_scores,
     probability_scores,
     redraw_values,
-    sign_log10_p,
     table_test,
 )
 
@@ -114,17 +113,6 @@ def test_redraws_of_the_targets_are_uniform_p_values() -> None:
     for level in (0.01, 0.05, 0.1, 0.5):
         rejections = sum(p <= level + 1e-12 for p in p_values)
         assert stats.binomtest(rejections, 1000, level).pvalue > 1e-4
-
-
-def test_signs_by_hand() -> None:
-    cells = np.array([0] * 8 + [1] * 8)
-    drops = np.array([0.3] * 8 + [0.1] * 8)
-    labels = np.zeros(16, dtype=int)
-    magnitude = 0.1 * math.sqrt(8)
-    expected = -((2 * magnitude) ** 2) / (2 * 2 * magnitude**2) / math.log(10)
-    assert sign_log10_p(drops=drops, cells=cells, labels=labels, signs=(1, -1)) == pytest.approx(expected)
-    assert sign_log10_p(drops=drops, cells=cells, labels=labels, signs=(-1, 1)) == 0.0
-    assert sign_log10_p(drops=0 * drops, cells=cells, labels=labels, signs=(1, -1)) == 0.0
 
 
 @pytest.mark.parametrize("suspect", [np.ones((2, 3)), np.ones((1, 2)), np.array([[math.nan, 1.0, 1.0]])])

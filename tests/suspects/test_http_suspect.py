@@ -137,7 +137,7 @@ def test_a_top_list_that_names_every_label_becomes_scores(opened):
         suspect = opened(server.url)
         suspect.describe()
         assert suspect.query(TWO).reply.answers == (Answer(label=2, scores=(0.375, 0.125, 0.5)),) * 2
-        assert suspect.query(TWO).reply.answers == (Answer(label=2),) * 2
+        assert suspect.query(TWO).reply.answers == (Answer(label=2, top=((1, 0.25), (2, 0.5))),) * 2
         suspect.close()
 
 

@@ -78,9 +78,10 @@ def test_image_services_that_answer_with_names(app, path, name):
         assert len(answer.scores) == 5
 
 
-def test_a_list_cut_short_gives_labels_only():
+def test_a_list_cut_short_keeps_what_it_shows():
     _, answers = ask(contracts.huggingface(top=3), "/models/animals", "huggingface-image")
     assert {answer.scores for answer in answers} == {None}
+    assert all(len(answer.top) == 3 and max(answer.top, key=lambda e: e[1])[0] == answer.label for answer in answers)
 
 
 def test_a_plain_upload():
@@ -316,13 +317,13 @@ def answered(body, **rules):
         ([3], Answer(label=3)),
         ([0.5, 0.25, 0.25], Answer(label=0, scores=(0.5, 0.25, 0.25))),
         ({"label": "dog"}, Answer(label=3)),
-        ({"label": "dog", "score": 0.9}, Answer(label=3)),
+        ({"label": "dog", "score": 0.9}, Answer(label=3, top=((3, 0.9),))),
         ({"label": 1, "scores": [0.5, 0.5]}, Answer(label=1, scores=(0.5, 0.5))),
-        ({"labels": ["dog", "ant"], "scores": [0.25, 0.75]}, Answer(label=0)),
-        ([{"label": "bee", "score": 0.5}, {"label": "ant", "score": 0.25}], Answer(label=1)),
+        ({"labels": ["dog", "ant"], "scores": [0.25, 0.75]}, Answer(label=0, top=((3, 0.25), (0, 0.75)))),
+        ([{"label": "bee", "score": 0.5}, {"label": "ant", "score": 0.25}], Answer(label=1, top=((1, 0.5), (0, 0.25)))),
         ({"elk": 1, "dog": 2, "cat": 3, "bee": 4, "ant": 5}, Answer(label=0, scores=(5.0, 4.0, 3.0, 2.0, 1.0))),
         ({"elk": 1, "dog": 2, "cat": 3, "bee": 4, "ant": 5, "new": 6}, Answer(label=5, scores=(5, 4, 3, 2, 1, 6))),
-        ({"elk": 0.5, "new": 0.25, "other": 0.25}, Answer(label=4)),
+        ({"elk": 0.5, "new": 0.25, "other": 0.25}, Answer(label=4, top=((4, 0.5), (5, 0.25)))),
     ],
 )
 def test_the_forms_an_answer_may_have(item, answer):

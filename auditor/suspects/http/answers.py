@@ -93,7 +93,7 @@ def _answer(item: JsonData, *, n_labels: int | None) -> Answer:
         scores = tuple(top[candidate] for candidate in range(n_labels))
     if scores is not None and label >= len(scores):
         raise SuspectAnswerError("the suspect gave a label that has no score")
-    return Answer(label=label, scores=scores)
+    return Answer(label=label, scores=scores, top=tuple(top.items()) if scores is None and top is not None else None)
 
 
 def _scores(value: JsonData) -> tuple[float, ...]:

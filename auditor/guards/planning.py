@@ -1,0 +1,199 @@
+"""How many probes a guard's key set should hold: measured surrogates, interpolated, and the exact law of the table.
+
+The figures were measured on Fashion-MNIST with ten classes and one secret bit (benchmarks/dynamarks.md, *What the
+planner rests on*); for another task they are a first guess. Outside the measured range nothing is said.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from enum import StrEnum
+from math import log
+
+import numpy as np
+
+from auditor.errors import UsageError
+from auditor.guard_keys import MAX_BITS, MIN_CLASSES, ProbeData
+from auditor.stats.table_forecast import NUMBERS, Shape, TableForecast, fewest_probes
+
+
+class Revealed(StrEnum):
+    """What the suspect's answers hold."""
+
+    SCORES = "scores"
+    LABELS = "labels"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The mean shape over the seeds of one kind of surrogate."""
+
+    name: str
+    """As in the benchmark."""
+    mu: float
+    queries: int
+    other: bool = False
+    """True for another architecture than the guarded model's."""
+    agreement: float
+    """Share of test pictures on which surrogate and guarded model give one label."""
+    seeds: int
+    shapes: Mapping[tuple[Revealed, ProbeData], Shape]
+
+
+USUAL_MU, USUAL_QUERIES = 0.1, 15_000
+MEASURED: tuple[Measured, ...] = (
+    Measured(
+        name="soft-1000",
+        mu=0.1,
+        queries=1_000,
+        agreement=0.8648,
+        seeds=1,
+        shapes={
+            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.3648, shift_sd=0.1485, spread=0.1590, noise=0.2534),
+            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.2046, shift_sd=0.1344, spread=0.1280, noise=0.2363),
+            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0134, shift_sd=0.0235, spread=0.0090, noise=0.1033),
+            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0259, shift_sd=0.0543, spread=0.0529, noise=0.2129),
+        },
+    ),
+    Measured(
+        name="mu-0.02",
+        mu=0.02,
+        queries=15_000,
+        agreement=0.9314,
+        seeds=1,
+        shapes={
+            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.2492, shift_sd=0.1164, spread=0.1253, noise=0.2276),
+            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.1102, shift_sd=0.1080, spread=0.0895, noise=0.1898),
+            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0030, shift_sd=0.0091, spread=0.0094, noise=0.0737),
+            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0005, shift_sd=0.0298, spread=0.0468, noise=0.1953),
+        },
+    ),
+    Measured(
+        name="mu-0.05",
+        mu=0.05,
+        queries=15_000,
+        agreement=0.9366,
+        seeds=1,
+        shapes={
+            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.3509, shift_sd=0.1421, spread=0.1408, noise=0.2249),
+            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.1499, shift_sd=0.1068, spread=0.0950, noise=0.1887),
+            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0018, shift_sd=0.0066, spread=0.0103, noise=0.0736),
+            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0066, shift_sd=0.0456, spread=0.0541, noise=0.1948),
+        },
+    ),
+    Measured(
+        name="mu-0.2",
+        mu=0.2,
+        queries=15_000,
+        agreement=0.8964,
+        seeds=1,
+        shapes={
+            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.4319, shift_sd=0.1689, spread=0.1706, noise=0.2526),
+            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.2622, shift_sd=0.1482, spread=0.1542, noise=0.2362),
+            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0175, shift_sd=0.0189, spread=0.0095, noise=0.0943),
+            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0717, shift_sd=0.0897, spread=0.0573, noise=0.2255),
+        },
+    ),
+)
+"""Means over the seeds; the tests compute them again from the benchmark's record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeQuestion:
+    """What is planned for."""
+
+    mu: float = 0.1
+    agreement: float = 0.93
+    """Share of pictures on which surrogate and guarded model give one label; 0.93 is measured after 15,000 queries."""
+    answers: Revealed = Revealed.SCORES
+    classes: int = 10
+    bits: int = 1
+    clients: int = 1
+    alpha: float = 1e-6
+    power: float = 0.99
+
+    def __post_init__(self) -> None:
+        if not (0 < self.alpha < 1 and 0 < self.power < 1):
+            raise UsageError("plan: level and power must lie between 0 and 1")
+        if self.classes < MIN_CLASSES or not 0 <= self.bits <= MAX_BITS or self.clients < 1:
+            raise UsageError(f"plan: from {MIN_CLASSES} classes, 0-{MAX_BITS} bits and at least one client")
+
+    @property
+    def n_cells(self) -> int:
+        """Cells of the table."""
+        return self.classes << self.bits
+
+    @property
+    def level(self) -> float:
+        """Largest p-value of one client that counts after Holm's adjustment over all."""
+        return self.alpha / self.clients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbePlan:
+    """The forecast for one kind of probes."""
+
+    data: ProbeData
+    source: str
+    """What the figures rest on."""
+    enough: TableForecast | None
+    """The smallest number of probes with the power; None where no number has it."""
+    tried: tuple[TableForecast, ...]
+    most: int
+    """Largest number that was considered."""
+
+
+def plan_probes(question: ProbeQuestion) -> tuple[ProbePlan, ...]:
+    """Return the forecast for each kind of probes.
+
+    Raises:
+        UsageError: strength or agreement lie outside what was measured.
+    """
+    plans = []
+    for data in ProbeData:
+        shape = expected_shape(question.mu, question.agreement, revealed=question.answers, data=data)
+        enough, tried = fewest_probes(
+            shape,
+            n_cells=question.n_cells,
+            n_choices=question.classes - 1,
+            level=question.level,
+            power=question.power,
+        )
+        plans.append(ProbePlan(data=data, source=_source(shape), enough=enough, tried=tried, most=NUMBERS[-1]))
+    return tuple(plans)
+
+
+def expected_shape(mu: float, agreement: float, *, revealed: Revealed, data: ProbeData) -> Shape:
+    """Return the shape of a surrogate's scores, interpolated between those that were measured.
+
+    Strength is interpolated on a logarithmic scale at 15,000 queries; the ratio between another agreement and theirs is
+    taken from surrogates of the default strength.
+
+    Raises:
+        UsageError: strength or agreement lie outside what was measured.
+    """
+    by_mu = sorted((each for each in MEASURED if each.queries == USUAL_QUERIES and not each.other), key=lambda m: m.mu)
+    by_agreement = sorted((each for each in MEASURED if each.mu == USUAL_MU), key=lambda m: m.agreement)
+    for what, value, known in (
+        ("mu", mu, [each.mu for each in by_mu]),
+        ("agreement", agreement, [each.agreement for each in by_agreement]),
+    ):
+        if not known[0] <= value <= known[-1]:
+            raise UsageError(f"plan: {what} {value:g} lies outside the measured {known[0]:g} to {known[-1]:g}")
+    usual = next(each for each in by_mu if each.mu == USUAL_MU)
+    key = (revealed, data)
+    strength = _between(log(mu), [log(each.mu) for each in by_mu], [each.shapes[key] for each in by_mu])
+    places, shapes = [each.agreement for each in by_agreement], [each.shapes[key] for each in by_agreement]
+    here, there = _between(agreement, places, shapes), _between(usual.agreement, places, shapes)
+    ratios = [a / b if b else 1.0 for a, b in zip(astuple(here), astuple(there), strict=True)]
+    shift, shift_sd, spread, noise = (a * ratio for a, ratio in zip(astuple(strength), ratios, strict=True))
+    return Shape(shift=shift, shift_sd=shift_sd, spread=spread, noise=noise)
+
+
+def _between(at: float, places: Sequence[float], shapes: Sequence[Shape]) -> Shape:
+    columns = np.array([astuple(shape) for shape in shapes]).T
+    shift, shift_sd, spread, noise = (float(np.interp(at, places, column)) for column in columns)
+    return Shape(shift=shift, shift_sd=shift_sd, spread=spread, noise=noise)
+
+
+def _source(shape: Shape) -> str:
+    return f"expected lead of a target {shape.shift:.3f}, spread of other classes {shape.spread:.3f}"
