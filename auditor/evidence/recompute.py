@@ -5,6 +5,8 @@ from dataclasses import asdict
 
 from auditor.canonical import Fields, JsonValue, parse_canonical_object
 from auditor.errors import EvidenceError, TranscriptError
+from auditor.evidence.calibration import FIELD as CALIBRATION
+from auditor.evidence.calibration import LabelSpace, calibration_of, label_space
 from auditor.evidence.opened_table import open_table
 from auditor.evidence.panel import Panel, panel_from
 from auditor.evidence.schedule import draw_schedule, judge_seed
@@ -61,6 +63,9 @@ def recompute_results(
     panel = panel_of(transcript, seal=seal)
     if panel is not None:
         fields.raw("panel")
+    space = label_space_of(transcript, seal=seal)
+    if space is not None:
+        fields.raw(CALIBRATION)
     fields.finish()
     if keyset_id != seal.keyset_id or sealed_in != seal_sha256:
         raise TranscriptError("the transcript was recorded for another seal")
@@ -68,7 +73,7 @@ def recompute_results(
         raise TranscriptError("the audit was resumed against another suspect")
     if alpha <= 0:
         raise TranscriptError("the transcript states an empty level")
-    return analyse(
+    results = analyse(
         protocol=seal.protocol,
         spec=seal.spec,
         keyset=keyset_section(seal, seal_sha256),
@@ -84,7 +89,22 @@ def recompute_results(
         family=max(declared, seal.serial),
         serial=seal.serial,
         table=open_table(guard, seal=seal, data=data or {}),
+        claimed=None if space is None else space.claimed,
+        labels_unclear=space is not None and space.unclear,
     )
+    return results if space is None else {**results, CALIBRATION: space.as_json(seal.spec.classes)}
+
+
+def label_space_of(transcript: Transcript, *, seal: Seal) -> LabelSpace | None:
+    """Return what the recorded calibration says about the suspect's labels; None where there was none.
+
+    Raises:
+        MalformedError: the record cannot be read.
+        TranscriptError: the recorded map does not follow from it.
+    """
+    n_classes = len(seal.spec.classes)
+    found = calibration_of(transcript.preamble, n_classes=n_classes)
+    return None if found is None else label_space(found, n_classes=n_classes, protocol=seal.protocol)
 
 
 def panel_of(transcript: Transcript, *, seal: Seal) -> Panel | None:
