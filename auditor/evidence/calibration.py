@@ -23,6 +23,8 @@ FIELD = "calibration"
 SCHEMA = "mlaudit.calibration/1"
 MAX_INPUTS = 100_000
 CONFIDENCE = 0.99
+FIRST_NAME = 500_000
+"""Names are counted from here, above every number that stands for itself."""
 MIN_CLAIMED = 0.5
 """Smallest share of the task's classes that some label must stand for."""
 
@@ -32,7 +34,7 @@ class OwnLabels(dict[str, int]):
 
     def __contains__(self, name: object) -> bool:
         if isinstance(name, str) and not name.isdigit():
-            self.setdefault(name, len(self))
+            self.setdefault(name, FIRST_NAME + len(self))
         return super().__contains__(name)
 
     def told(self, label: int) -> str:
