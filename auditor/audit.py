@@ -248,7 +248,7 @@ def _write_results(
         transcript=transcript,
         samples=samples,
         guard=opened.keys.guard,
-        data={index: opened.keys.data(index) for index in samples} if opened.keys.guard else None,
+        data={index: opened.keys.data(index) for index in samples},
     )
     # Whatever the transcript says was asked is opened: Ctrl-C may strike between its request line and our memory.
     issued = issued_replies(transcript, planned_probes(opened.seal, transcript), max_keys=plan.max_keys)

@@ -6,10 +6,9 @@ chosen, so that no number of sets stands behind them.
 """
 
 from dataclasses import dataclass
-from math import erf, log2, log10, sqrt
+from math import erf, log, log2, log10, sqrt
 
 from auditor.analysis import basis_of
-from auditor.analysis.base import fixed_log10_p
 from auditor.patterns import GENERATORS, TRIGGER_GENERATORS
 from auditor.records import Design, Generator, InputSpec, NullBasis, Protocol
 from auditor.stats import sequential
@@ -81,16 +80,12 @@ def _best_log10_p(protocol: Protocol, spec: InputSpec, generator: Generator) -> 
     null_rate = basis.forecast_null(levels)
     if not basis.has_power(null_rate) or null_rate >= 1.0:
         return 0.0
-    outcome = sequential.run(
-        (True,) * protocol.n_keys,
-        null_rate=null_rate,
-        alpha=levels.test,
-        p_min=protocol.p_min,
-        futility=protocol.futility,
-        futility_rate=basis.futility_rate(null_rate),
-    )
-    fixed = protocol.design is Design.FIXED
-    test = 10.0 ** max(-300.0, fixed_log10_p(outcome, null_rate) if fixed else -outcome.log10_e_max)
+    if protocol.design is Design.FIXED:
+        log10_test = protocol.n_keys * log10(null_rate)
+    else:
+        # The e-value of nothing but hits grows with every key, so that the last one is the largest.
+        log10_test = -float(sequential.log_e(protocol.n_keys, protocol.n_keys, null_rate)) / log(10.0)
+    test = 10.0 ** max(-300.0, log10_test)
     total = test + levels.null_bound
     return min(0.0, tries + log10(total))
 

@@ -10,6 +10,7 @@ from auditor.evidence.calibration import LabelSpace, calibration_of, label_space
 from auditor.evidence.opened_table import open_table
 from auditor.evidence.panel import Panel, panel_from
 from auditor.evidence.schedule import draw_schedule, judge_seed
+from auditor.evidence.screen import screen_section
 from auditor.evidence.seal import Seal, generation_problem
 from auditor.evidence.signing import fingerprint
 from auditor.evidence.transcript import Stop, Transcript
@@ -38,7 +39,7 @@ def recompute_results(
         transcript: the transcript, its chain already verified.
         samples: sealed metadata of at least every asked sample, already compared with the sealed root.
         guard: bytes of ``guard.json`` where the null basis is a drawn table, else empty.
-        data: uint8 values of the same samples; needed with a guard only.
+        data: uint8 values of at least every asked sample; needed with a guard, and for the detectability of the keys.
 
     Raises:
         SealError: the guard is not the sealed one.
@@ -73,13 +74,14 @@ def recompute_results(
         raise TranscriptError("the audit was resumed against another suspect")
     if alpha <= 0:
         raise TranscriptError("the transcript states an empty level")
+    issued = issued_replies(transcript, planned_probes(seal, transcript), max_keys=max_keys)
     results = analyse(
         protocol=seal.protocol,
         spec=seal.spec,
         keyset=keyset_section(seal, seal_sha256),
         suspect=suspect,
         samples=samples,
-        replies=issued_replies(transcript, planned_probes(seal, transcript), max_keys=max_keys),
+        replies=issued,
         alpha=alpha,
         max_keys=max_keys,
         closed_reason=transcript.closed_reason or "interrupted",
@@ -92,6 +94,7 @@ def recompute_results(
         claimed=None if space is None else space.claimed,
         labels_unclear=space is not None and space.unclear,
     )
+    results["screen"] = screen_section(seal, asked=issued, data=data or {})
     return results if space is None else {**results, CALIBRATION: space.as_json(seal.spec.classes)}
 
 
