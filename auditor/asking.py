@@ -32,6 +32,7 @@ from auditor.errors import (
     SuspectUnavailableError,
 )
 from auditor.evidence.bundle import store_raw
+from auditor.evidence.calibration import LabelSpace
 from auditor.evidence.keyset import OpenedKeySet
 from auditor.evidence.recompute import issued_replies
 from auditor.evidence.schedule import draw_schedule, opening_length
@@ -164,6 +165,7 @@ class Asking:
         self._samples = {sample.index: sample for sample in opened.keys.samples}
         self._basis = basis_of(opened.seal.protocol, opened.seal.spec, panel_rate=plan.panel_rate)
         self._watch = Watch(self._basis, self._samples, plan.charged_alpha)
+        self._claimed: frozenset[int] | None = None
         self._failed_in_a_row = 0
         self._n_batches = 0
         self._lost: tuple[tuple[int, tuple[Probe, ...]], ...] = ()
@@ -187,6 +189,11 @@ class Asking:
     @property
     def _cut_off(self) -> bool:
         return self._failed_in_a_row > 0 and self.last_error is not None and _loss(self.last_error) is Loss.NO_ANSWER
+
+    def set_label_space(self, space: LabelSpace) -> bool:
+        """Take what a calibration found, and return whether it leaves too much in doubt to ask any key."""
+        self._claimed = space.claimed
+        return space.unclear
 
     def run(self) -> str:
         """Ask in the drawn order and return why the asking ended.
@@ -320,7 +327,14 @@ class Asking:
         null = self._basis.measure_null(grouped, self._samples, levels)
         decided = self._basis.decide(grouped, self._samples, null, levels)
         facts = gather_facts(
-            grouped, self._samples, protocol, null=null, decided=decided, code=None, closed_reason="open"
+            grouped,
+            self._samples,
+            protocol,
+            null=null,
+            decided=decided,
+            code=None,
+            closed_reason="open",
+            claimed=self._claimed,
         )
         return decide(facts, protocol) in (
             Reason.OBSTRUCTED,

@@ -8,9 +8,12 @@ from pathlib import Path
 from auditor import __version__
 from auditor.analysis import basis_of, panel_rate
 from auditor.asking import Asking, Plan
+from auditor.calibrating import OrdinaryInputs, calibrate, read_again
 from auditor.canonical import JsonValue, canonical_bytes, decimal_string, sha256_hex
 from auditor.errors import SuspectError, UsageError
 from auditor.evidence import bundle as bundle_files
+from auditor.evidence.calibration import FIELD as CALIBRATION
+from auditor.evidence.calibration import Calibration, calibration_object, calibration_of, label_space
 from auditor.evidence.keyset import OpenedKeySet
 from auditor.evidence.panel import Panel, panel_object, require_foreign
 from auditor.evidence.recompute import PREAMBLE_SCHEMA, issued_replies, planned_probes, recompute_results
@@ -45,6 +48,9 @@ class Request:
     """Who runs the audit, for the record; may be empty."""
     panel: Panel | None = None
     """How independent models answered the key set; recorded before the first question."""
+    calibration: OrdinaryInputs | None = None
+    """Ordinary labelled inputs that are asked first, to learn what the suspect's labels mean; None takes them as they
+    are. An audit that goes on takes what its record says."""
     family: int = 1
     """Questions of the same matter, this one included, that might have been reported instead; the level is divided by
     it. Never less than the seal's serial number."""
@@ -142,9 +148,13 @@ def _ask(
     # 2. A plan that cannot decide is refused before money is spent.
     underpowered = forecast_power(opened.seal.protocol, plan, opened.seal.spec) < MIN_FORECAST_POWER
 
-    # 3. What is under test is fixed before the first question.
+    # 3. What is under test is fixed before the first key; with a calibration that includes what its labels mean.
+    n_classes = len(opened.seal.spec.classes)
+    recorded = None if earlier is None else calibration_of(earlier.preamble, n_classes=n_classes)
+    if recorded is not None:
+        read_again(suspect, recorded, n_classes=n_classes)
     description = suspect.describe()
-    _check_fit(description, opened)
+    _check_fit(description, opened, mapped=recorded is not None or request.calibration is not None)
     if request.panel is not None:
         require_foreign(
             request.panel,
@@ -163,8 +173,11 @@ def _ask(
         bundle_files.create(
             folder, seal_envelope=opened.envelope, environment=request.environment, seal_tokens=seal_tokens, again=again
         )
+        if request.calibration is not None and not underpowered:
+            recorded = calibrate(suspect, request.calibration, folder=folder, n_classes=n_classes, progress=progress)
+            description = suspect.describe()
         writer = TranscriptWriter(folder / "transcript.jsonl", clock)
-        writer.opened(_preamble(opened, description, plan, request, batch_size=suspect.batch_size))
+        writer.opened(_preamble(opened, description, plan, request, batch_size=suspect.batch_size, found=recorded))
 
     # 5. and 6. Ask until the sealed rule stops the audit; whatever happens, the transcript is closed.
     asking = Asking(
@@ -177,7 +190,10 @@ def _ask(
         earlier=earlier,
     )
     try:
-        closed_reason = "underpowered" if underpowered else asking.run()
+        unclear = recorded is not None and asking.set_label_space(
+            label_space(recorded, n_classes=n_classes, protocol=opened.seal.protocol)
+        )
+        closed_reason = "underpowered" if underpowered else "unmapped" if unclear else asking.run()
         writer.closed(closed_reason)
     except BaseException:
         writer.abandon()
@@ -232,7 +248,7 @@ def _write_results(
         transcript=transcript,
         samples=samples,
         guard=opened.keys.guard,
-        data={index: opened.keys.data(index) for index in samples} if opened.keys.guard else None,
+        data={index: opened.keys.data(index) for index in samples},
     )
     # Whatever the transcript says was asked is opened: Ctrl-C may strike between its request line and our memory.
     issued = issued_replies(transcript, planned_probes(opened.seal, transcript), max_keys=plan.max_keys)
@@ -248,18 +264,24 @@ def _check_clocks(opened: OpenedKeySet, seal_tokens: Sequence[bytes], *, now: st
         raise UsageError("the key set was sealed or time-stamped in the future; one of the two clocks is wrong")
 
 
-def _check_fit(description: Description, opened: OpenedKeySet) -> None:
+def _check_fit(description: Description, opened: OpenedKeySet, *, mapped: bool) -> None:
     shape, spec = description.input_shape, opened.seal.spec
     if shape is not None and shape != spec.shape:
         raise UsageError(f"the suspect takes inputs of shape {shape}, the key set holds {spec.shape}")
-    if description.n_labels is not None and description.n_labels < len(spec.classes):
+    if not mapped and description.n_labels is not None and description.n_labels < len(spec.classes):
         raise UsageError(
             f"the suspect declares {description.n_labels} labels, the key set's task has {len(spec.classes)}"
         )
 
 
 def _preamble(
-    opened: OpenedKeySet, description: Description, plan: Plan, request: Request, *, batch_size: int
+    opened: OpenedKeySet,
+    description: Description,
+    plan: Plan,
+    request: Request,
+    *,
+    batch_size: int,
+    found: Calibration | None,
 ) -> dict[str, JsonValue]:
     preamble: dict[str, JsonValue] = {
         "schema": PREAMBLE_SCHEMA,
@@ -278,6 +300,8 @@ def _preamble(
     }
     if plan.family > opened.seal.serial:
         preamble["family"] = plan.family
+    if found is not None:
+        preamble[CALIBRATION] = calibration_object(found)
     if request.panel is not None:
         preamble["panel"] = panel_object(request.panel)
     return preamble

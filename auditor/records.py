@@ -222,6 +222,7 @@ class Reason(StrEnum):
     PLAN_UNDERPOWERED = "plan-underpowered"
     INTERRUPTED = "interrupted"
     CONTESTABLE = "contestable"
+    LABELS_UNCLEAR = "labels-unclear"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from auditor.audit import Request
 from auditor.environment import environment
 from auditor.errors import UsageError
+from auditor.evidence.calibration import FIELD as CALIBRATION
 from auditor.evidence.keyset import OpenedKeySet
 from auditor.evidence.panel import Panel
 from auditor.evidence.recompute import panel_of
@@ -48,6 +49,7 @@ def request_again(
     batch_size: int | None = None,
     family: int = 1,
     panel: Panel | None = None,
+    calibration: bool = False,
 ) -> Request:
     """Return the request that an audit was begun with; what the user states again must be the same.
 
@@ -64,6 +66,7 @@ def request_again(
         "--judge-nonce": bool(judge_nonce) and judge_nonce != terms.judge_nonce,
         "--examiner": bool(operator) and operator != terms.operator,
         "--family": family not in (1, terms.family),
+        "--calibration": calibration and (stopped.transcript is None or CALIBRATION not in stopped.transcript.preamble),
         "--panel": panel is not None and panel != recorded,
         # The recorded size may be smaller than the one asked for, because the service declared a limit.
         "--batch-size": batch_size is not None and batch_size < terms.batch_size,

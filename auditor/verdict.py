@@ -91,6 +91,7 @@ def status_of(reason: Reason) -> Status:
             | Reason.PLAN_UNDERPOWERED
             | Reason.INTERRUPTED
             | Reason.CONTESTABLE
+            | Reason.LABELS_UNCLEAR
         ):
             return Status.INCONCLUSIVE
         case _:
@@ -117,6 +118,8 @@ EXPLANATIONS: dict[Reason, str] = {
     "sealed test has no power.",
     Reason.PLAN_UNDERPOWERED: "The sealed plan could not have decided within the permitted keys; nothing was asked.",
     Reason.INTERRUPTED: "The audit was interrupted before it decided; the transcript up to that point is kept.",
+    Reason.LABELS_UNCLEAR: "Ordinary inputs, asked before any key, did not show beyond doubt what enough of the "
+    "suspect's labels mean; no key was asked.",
     Reason.CONTESTABLE: "Contestable: generation not verifiable. The suspect gave the sealed label to key samples far "
     "more often than the null rate allows, but nobody can re-derive the key set, so that its keys may have been made "
     "to fit other models as well.",

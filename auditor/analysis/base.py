@@ -211,15 +211,20 @@ def gather_facts(
     code: randomization.CodeOutcome | None,
     closed_reason: str,
     contestable: bool = False,
+    claimed: frozenset[int] | None = None,
 ) -> Facts:
-    """Return the numbers the verdict depends on."""
+    """Return the numbers the verdict depends on.
+
+    ``claimed`` are the classes that a calibration found a label for; only their controls can be answered rightly, and
+    only they count. None counts all.
+    """
     first_answers = {r.probe.index: r.answer for r in grouped.keys + grouped.shams + grouped.controls}
     compared = [
         (r.answer.label, first.label)
         for r in grouped.repeats
         if r.answer is not None and (first := first_answers.get(r.probe.index)) is not None
     ]
-    answered_controls = [r for r in grouped.controls if r.answer is not None]
+    answered_controls = [r for r in claimed_controls(grouped, samples, claimed) if r.answer is not None]
     opening_keys = grouped.keys[: protocol.opening_keys]
     opening = opening_keys + grouped.shams + grouped.controls + grouped.repeats
     n_planned = protocol.opening_keys + protocol.n_shams + protocol.n_controls + protocol.n_repeats
@@ -239,6 +244,15 @@ def gather_facts(
         code_p_value=None if code is None else code.p_value,
         contestable=contestable,
     )
+
+
+def claimed_controls(
+    grouped: Replies, samples: Mapping[int, Sample], claimed: frozenset[int] | None
+) -> tuple[Reply, ...]:
+    """Return the controls of the claimed classes; all of them for None."""
+    if claimed is None:
+        return grouped.controls
+    return tuple(reply for reply in grouped.controls if samples[reply.probe.index].natural in claimed)
 
 
 def is_hit(reply: Reply, samples: Mapping[int, Sample]) -> bool:

@@ -21,6 +21,7 @@ from auditor.cli.plan import plan
 from auditor.cli.probe import probe
 from auditor.cli.profiles import profiles
 from auditor.cli.report import report
+from auditor.cli.screen import screen
 from auditor.cli.seal import seal
 from auditor.cli.serve import serve
 from auditor.cli.stamp import stamp
@@ -79,7 +80,8 @@ def _options(
 
 
 _COMMANDS = (
-    demo, seal, guard, serve, attack, probe, profiles, verify, check, pack, stamp, cosign, panel, plan, dry_run, report
+    demo, seal, guard, serve, attack, probe, profiles, verify, check, pack, stamp, cosign, panel, screen, plan, dry_run,
+    report,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.replace("_", "-"))(_command)

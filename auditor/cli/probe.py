@@ -100,11 +100,21 @@ def _ordinary(data: str) -> "tuple[Inputs, npt.NDArray[np.int64] | None, tuple[s
 
         dataset = datasets.load(data)
         return dataset.test.inputs, dataset.test.labels, dataset.classes
+    inputs, labels = ordinary_file(Path(data.removeprefix("npz:")))
+    classes = () if labels is None else tuple(str(i) for i in range(int(labels.max(initial=0)) + 1))
+    return inputs, labels, classes
+
+
+def ordinary_file(path: Path) -> "tuple[Inputs, npt.NDArray[np.int64] | None]":
+    """Return the arrays ``inputs`` and, if it is there, ``labels`` of a file.
+
+    Raises:
+        UsageError: it cannot be read, or they are not such arrays.
+    """
     import numpy as np
 
     from auditor.errors import UsageError
 
-    path = Path(data.removeprefix("npz:"))
     try:
         with np.load(path, allow_pickle=False) as arrays:
             inputs, labels = (arrays.get(name, None) for name in ("inputs", "labels"))
@@ -114,8 +124,7 @@ def _ordinary(data: str) -> "tuple[Inputs, npt.NDArray[np.int64] | None, tuple[s
         raise UsageError(f"{path.name}: needs an array 'inputs', uint8 of shape (n, channels, height, width)")
     if labels is not None and (labels.shape != (len(inputs),) or labels.dtype.kind not in "iu" or (labels < 0).any()):
         raise UsageError(f"{path.name}: the array 'labels' must hold one whole number from 0 per input")
-    classes = () if labels is None else tuple(str(i) for i in range(int(labels.max(initial=0)) + 1))
-    return inputs, None if labels is None else labels.astype(np.int64), classes
+    return inputs, None if labels is None else labels.astype(np.int64)
 
 
 def _lines(found: "Findings") -> list[str]:

@@ -42,8 +42,8 @@ def seal(
 
     locks = casefile.locks(recipient or ())
     key = read_key(owner_key)
-    found = _read(keys)
-    others = [None if path is None else _read(path) for path in (shams, controls)]
+    found = read_samples(keys)
+    others = [None if path is None else read_samples(path) for path in (shams, controls)]
     n_classes = classes or max(max(group.natural) for group in (found, *others) if group is not None) + 1
     keyset, protocol = import_keys(
         keys=found,
@@ -83,7 +83,13 @@ def seal(
     console.say(f"sealed, generation not verifiable: {out / 'k.npz'}")
 
 
-def _read(path: Path) -> "Foreign":
+def read_samples(path: Path) -> "Foreign":
+    """Read samples of another tool.
+
+    Raises:
+        UsageError: the file cannot be read.
+        MalformedError: it holds something else.
+    """
     from auditor.errors import UsageError
     from auditor.evidence.imported import read_foreign
     from auditor.evidence.safe_npz import MAX_FILE_BYTES

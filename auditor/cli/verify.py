@@ -56,6 +56,13 @@ def verify(
     panel: Annotated[
         Path | None, typer.Option(help="Record of `auditor panel`: how independent models answered these keys.")
     ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Learn what the suspect's labels mean from ordinary inputs, asked first: a data set's test part, "
+            "npz:FILE, or FILE with arrays inputs and labels."
+        ),
+    ] = None,
     family: Annotated[
         int,
         typer.Option(min=1, help="Key sets and suspects examined in this matter, reported or not; divides the level."),
@@ -97,6 +104,7 @@ def verify(
 
     from auditor import casefile
     from auditor.cli import console
+    from auditor.cli.calibration import ordinary_inputs
     from auditor.cli.declared import brought_along
     from auditor.cli.signing_keys import read_key
     from auditor.errors import UsageError
@@ -118,6 +126,9 @@ def verify(
     additions = brought_along(keyset, opened, declarations=declarations)
     kept = casefile.Ledger(path=ledger or ledger_path(keyset), opened=opened)
     stopped = None if resume is None else read_stopped(resume)
+    ordinary = None if calibration is None else ordinary_inputs(calibration, opened)
+    if ordinary is not None and max_queries is not None:
+        max_queries -= len(ordinary.inputs)
     if stopped is not None and stopped.transcript is not None:
         asked = casefile.request_again(
             stopped,
@@ -129,11 +140,13 @@ def verify(
             batch_size=batch_size,
             family=family,
             panel=None if panel is None else _read_panel(panel, opened.seal),
+            calibration=calibration is not None,
         )
         batch_size = stopped.terms.batch_size
     else:
         asked = casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner, judge_nonce=nonce)
         asked = replace(asked, family=family, panel=None if panel is None else _read_panel(panel, opened.seal))
+        asked = replace(asked, calibration=ordinary)
         asked = kept.admit(asked, reuse=reuse_keys)
     with (
         open_suspect(

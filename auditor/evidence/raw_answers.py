@@ -12,6 +12,7 @@ from pathlib import Path
 from auditor.canonical import sha256_hex
 from auditor.errors import SealError, SuspectAnswerError, TranscriptError
 from auditor.evidence.bundle import read_file
+from auditor.evidence.calibration import Calibration, own_labels
 from auditor.evidence.manifest import RAW_FOLDER
 from auditor.evidence.reading import Reading, read_answers, reading_of
 from auditor.evidence.transcript import Transcript
@@ -77,7 +78,9 @@ def _same_scores(raw: RawAnswer, recorded: Answer, *, lists_kept: bool) -> bool:
     return recorded.top == raw.top or (recorded.top is None and not lists_kept)
 
 
-def compare_raw_answers(folder: Path, transcript: Transcript) -> tuple[int, int]:
+def compare_raw_answers(
+    folder: Path, transcript: Transcript, *, calibration: Calibration | None = None
+) -> tuple[int, int]:
     """Read every raw body of a bundle again and compare it with the recorded answers.
 
     Returns:
@@ -90,6 +93,8 @@ def compare_raw_answers(folder: Path, transcript: Transcript) -> tuple[int, int]
     n_read = n_unknown = 0
     reading = recorded_reading(transcript)
     lists_kept = any(answer.top is not None for batch in transcript.batches for answer in batch.answers or ())
+    if calibration is not None:
+        n_read += _compare_calibration(folder, calibration)
     for batch in transcript.batches:
         if batch.answers is None:
             continue
@@ -104,6 +109,22 @@ def compare_raw_answers(folder: Path, transcript: Transcript) -> tuple[int, int]
         else:
             n_read += len(raw)
     return n_read, n_unknown
+
+
+def _compare_calibration(folder: Path, calibration: Calibration) -> int:
+    reading = reading_of(calibration.reading)
+    told: list[str] = []
+    for digest in calibration.bodies_sha256:
+        body = read_file(folder, f"{RAW_FOLDER}/{digest}")
+        if sha256_hex(body) != digest:
+            raise SealError("a raw body changed while it was checked")
+        try:
+            told += own_labels(body, reading)
+        except SuspectAnswerError as error:
+            raise TranscriptError("a raw body of the calibration holds no answers") from error
+    if tuple(told) != calibration.told:
+        raise TranscriptError("the calibration's recorded labels are not those of the raw bodies")
+    return len(told)
 
 
 def recorded_reading(transcript: Transcript) -> Reading | None:

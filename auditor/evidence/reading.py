@@ -63,12 +63,16 @@ class Reading:
     label_map: Mapping[str, int] = field(default_factory=dict)
     """Label of the task by the service's own; numbers are written as text. Empty: numbers stay as they are."""
     unknown: Unknown = Unknown.EXTRA
+    n_classes: int = 0
+    """Classes of the task, below which no unknown label may fall; 0 leaves them to the map."""
 
     def as_text(self) -> str:
         """Return the one spelling that a transcript records."""
         content: dict[str, JsonValue] = {name: getattr(self, name) for name in EXPRESSIONS}
         content["label_map"] = dict(self.label_map)
         content["unknown"] = self.unknown.value
+        if self.n_classes:
+            content["n_classes"] = self.n_classes
         return canonical_bytes(content).decode("utf-8")
 
 
@@ -83,6 +87,7 @@ def reading_of(text: str) -> Reading:
     expressions = {name: fields.text(name, max_length=MAX_EXPRESSION) for name in EXPRESSIONS}
     found = fields.raw("label_map")
     unknown = fields.text("unknown")
+    n_classes = fields.integer("n_classes", low=1, high=NO_LABEL - 1) if fields.has("n_classes") else 0
     fields.finish()
     if not isinstance(found, Mapping) or not all(_is_label(label) for label in found.values()):
         raise MalformedError(f"{what}: the label map must hold whole numbers from 0")
@@ -98,6 +103,7 @@ def reading_of(text: str) -> Reading:
         shape=expressions["shape"],
         label_map=label_map,
         unknown=Unknown(unknown),
+        n_classes=n_classes,
     )
 
 
@@ -315,7 +321,8 @@ def _label(value: JsonData, reading: Reading) -> int:
 
 
 def _n_mapped(reading: Reading) -> int:
-    return max((label for label in reading.label_map.values() if label != NO_LABEL), default=-1) + 1
+    mapped = max((label for label in reading.label_map.values() if label != NO_LABEL), default=-1) + 1
+    return max(mapped, reading.n_classes)
 
 
 def _maps_numbers(reading: Reading) -> bool:

@@ -5,9 +5,12 @@ from dataclasses import asdict
 
 from auditor.canonical import Fields, JsonValue, parse_canonical_object
 from auditor.errors import EvidenceError, TranscriptError
+from auditor.evidence.calibration import FIELD as CALIBRATION
+from auditor.evidence.calibration import LabelSpace, calibration_of, label_space
 from auditor.evidence.opened_table import open_table
 from auditor.evidence.panel import Panel, panel_from
 from auditor.evidence.schedule import draw_schedule, judge_seed
+from auditor.evidence.screen import screen_section
 from auditor.evidence.seal import Seal, generation_problem
 from auditor.evidence.signing import fingerprint
 from auditor.evidence.transcript import Stop, Transcript
@@ -36,7 +39,7 @@ def recompute_results(
         transcript: the transcript, its chain already verified.
         samples: sealed metadata of at least every asked sample, already compared with the sealed root.
         guard: bytes of ``guard.json`` where the null basis is a drawn table, else empty.
-        data: uint8 values of the same samples; needed with a guard only.
+        data: uint8 values of at least every asked sample; needed with a guard, and for the detectability of the keys.
 
     Raises:
         SealError: the guard is not the sealed one.
@@ -61,6 +64,9 @@ def recompute_results(
     panel = panel_of(transcript, seal=seal)
     if panel is not None:
         fields.raw("panel")
+    space = label_space_of(transcript, seal=seal)
+    if space is not None:
+        fields.raw(CALIBRATION)
     fields.finish()
     if keyset_id != seal.keyset_id or sealed_in != seal_sha256:
         raise TranscriptError("the transcript was recorded for another seal")
@@ -68,13 +74,14 @@ def recompute_results(
         raise TranscriptError("the audit was resumed against another suspect")
     if alpha <= 0:
         raise TranscriptError("the transcript states an empty level")
-    return analyse(
+    issued = issued_replies(transcript, planned_probes(seal, transcript), max_keys=max_keys)
+    results = analyse(
         protocol=seal.protocol,
         spec=seal.spec,
         keyset=keyset_section(seal, seal_sha256),
         suspect=suspect,
         samples=samples,
-        replies=issued_replies(transcript, planned_probes(seal, transcript), max_keys=max_keys),
+        replies=issued,
         alpha=alpha,
         max_keys=max_keys,
         closed_reason=transcript.closed_reason or "interrupted",
@@ -84,7 +91,23 @@ def recompute_results(
         family=max(declared, seal.serial),
         serial=seal.serial,
         table=open_table(guard, seal=seal, data=data or {}),
+        claimed=None if space is None else space.claimed,
+        labels_unclear=space is not None and space.unclear,
     )
+    results["screen"] = screen_section(seal, asked=issued, data=data or {})
+    return results if space is None else {**results, CALIBRATION: space.as_json(seal.spec.classes)}
+
+
+def label_space_of(transcript: Transcript, *, seal: Seal) -> LabelSpace | None:
+    """Return what the recorded calibration says about the suspect's labels; None where there was none.
+
+    Raises:
+        MalformedError: the record cannot be read.
+        TranscriptError: the recorded map does not follow from it.
+    """
+    n_classes = len(seal.spec.classes)
+    found = calibration_of(transcript.preamble, n_classes=n_classes)
+    return None if found is None else label_space(found, n_classes=n_classes, protocol=seal.protocol)
 
 
 def panel_of(transcript: Transcript, *, seal: Seal) -> Panel | None:

@@ -12,7 +12,7 @@ from auditor.canonical import JsonValue
 from auditor.errors import MissingPartError
 from auditor.evidence import manifest as paths
 from auditor.records import Design, Status
-from auditor.report import drawn_labels, drawn_table, plots, procedure, provenance, table_rows, view, wording
+from auditor.report import drawn_labels, drawn_table, labels, plots, procedure, provenance, table_rows, view, wording
 from auditor.report.declared import state
 from auditor.report.inputs import ReportInput, Tree, from_files
 from auditor.report.text import clean, level, p_value, rate
@@ -64,7 +64,7 @@ def render_html(given: ReportInput) -> bytes:
         key_figures=view.key_figures(tree, outcome),
         counts=view.counts(tree),
         test_rows=view.test_rows(tree),
-        null_rows=view.null_rows(tree),
+        null_rows=(*view.null_rows(tree), *labels.screen_rows(tree)),
         query_rows=view.query_rows(tree),
         opinion_rows=view.opinion_rows(tree),
         family_sentence=procedure.family_sentence(tree),

@@ -1,6 +1,6 @@
 """What was examined, by which plan, with which tool, and who held it: the report's facts about the examination."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from auditor.canonical import JsonValue
 from auditor.evidence import manifest as paths
@@ -8,7 +8,7 @@ from auditor.evidence.custody import CustodyEvent
 from auditor.evidence.issue import issued_path
 from auditor.evidence.open_custody import LaterEvent
 from auditor.records import Design
-from auditor.report import drawn_labels, drawn_table, view, wording
+from auditor.report import drawn_labels, drawn_table, labels, view, wording
 from auditor.report.declared import DECLARED, declared
 from auditor.report.inputs import ReportInput, Tree
 from auditor.report.text import clean, level, rate
@@ -116,6 +116,12 @@ def items(given: ReportInput, tree: Tree) -> dict[str, object]:
     settings = ", ".join(f"{name} {_plain(value)}" for name, value in sorted(seal.generator.settings.items()))
     randomness, source = tree.text("/keyset/randomness"), clean(tree.text("/keyset/randomness_source"))
     committed = tree.text("/keyset/commitment_sha256")
+    asked = given.preamble.get("suspect")
+
+    def recorded(name: str) -> str:
+        value = asked.get(name) if isinstance(asked, Mapping) else None
+        return value if isinstance(value, str) else ""
+
     committed = f"; commitment {digest(committed)}" if committed else ""
     model = (
         Row(label="Weights, SHA-256", value=digest(tree.text("/keyset/model_sha256")), code=True),
@@ -127,8 +133,18 @@ def items(given: ReportInput, tree: Tree) -> dict[str, object]:
         Row(label="Resolved network address", value=clean(tree.text("/suspect/address")) or view.NONE),
         Row(label="Name it gives itself", value=clean(tree.text("/suspect/declared_name")) or view.NONE),
         Row(label="Description or file, SHA-256", value=digest(tree.text("/suspect/artefact_sha256")), code=True),
-        Row(label="Certificate of the connection", value="not recorded"),
+        Row(
+            label="Certificate of the connection, SHA-256",
+            value=digest(recorded("certificate_sha256")) if recorded("certificate_sha256") else "not recorded",
+            code=bool(recorded("certificate_sha256")),
+        ),
+        Row(label="Spoken to by profile", value=_profile(recorded)),
+        Row(
+            label="Account label, as recorded before the first question",
+            value=clean(recorded("account"), limit=200) or view.NONE,
+        ),
         Row(label="Account used", value=said["items.suspect_account"]),
+        *labels.rows(tree),
     )
     keys = (
         Row(label="Identifier", value=clean(tree.text("/keyset/id")), code=True),
@@ -144,6 +160,13 @@ def items(given: ReportInput, tree: Tree) -> dict[str, object]:
             value=f"{source}: {clean(randomness)}" if randomness else NO_RANDOMNESS),
     )  # fmt: skip
     return {"items_model": model, "items_suspect": suspect, "items_keys": keys}
+
+
+def _profile(recorded: Callable[[str], str]) -> str:
+    name, sha256 = clean(recorded("profile"), limit=200), recorded("profile_sha256")
+    if not name:
+        return "none: the package's own contract, or a model file"
+    return f"{name}, SHA-256 {digest(sha256)}" if sha256 else name
 
 
 def acquisition(given: ReportInput, tree: Tree) -> dict[str, object]:

@@ -208,6 +208,7 @@ _REASON_TITLES: dict[Reason, str] = {
     Reason.PLAN_UNDERPOWERED: "the sealed plan could not have decided",
     Reason.INTERRUPTED: "interrupted before a decision",
     Reason.CONTESTABLE: "contestable: generation not verifiable",
+    Reason.LABELS_UNCLEAR: "the meaning of the suspect's labels is not beyond doubt",
 }
 
 

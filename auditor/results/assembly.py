@@ -51,6 +51,8 @@ def analyse(
     family: int = 1,
     serial: int = 1,
     table: OpenedTable | None = None,
+    claimed: frozenset[int] | None = None,
+    labels_unclear: bool = False,
 ) -> dict[str, JsonValue]:
     """Return the whole results object; see auditor.analysis for the guarantee.
 
@@ -70,6 +72,8 @@ def analyse(
         family: questions that might have been reported instead, this one included; the level is divided by it.
         serial: number of the key set's seal in its owner's series.
         table: the opened guard, where the null basis is a drawn table.
+        claimed: classes that a calibration found a label for; None without a calibration.
+        labels_unclear: True where that calibration leaves too much in doubt.
 
     Raises:
         ValueError: the null basis is a drawn table and none was opened.
@@ -91,9 +95,11 @@ def analyse(
     rank = pattern_rank(grouped, samples, protocol)
     facts = gather_facts(
         grouped, samples, protocol, null=null, decided=decided, code=code, closed_reason=closed_reason,
-        contestable=contestable,
+        contestable=contestable, claimed=claimed,
     )  # fmt: skip
     reason = Reason.PLAN_UNDERPOWERED if closed_reason == "underpowered" else decide(facts, protocol)
+    if labels_unclear:
+        reason = Reason.LABELS_UNCLEAR
     return {
         "schema": RESULTS_SCHEMA,
         "scheme": protocol.scheme,
@@ -117,7 +123,7 @@ def analyse(
         "null": null_section(null, levels, protocol, rank, panel=viewed),
         "test": test_section(decided, null, levels, protocol, alpha=alpha, family=family),
         "fixed_test": fixed_section(decided, null, grouped, samples),
-        "controls": controls_section(grouped, samples, protocol, facts),
+        "controls": controls_section(grouped, samples, protocol, facts, claimed=claimed),
         "label_code": None if code is None else code_section(code, protocol),
         "expected_queries": expected_queries(basis, null_rate=null.rate, levels=levels, max_keys=max_keys),
         "multiplicity": multiplicity_section(serial=serial, family=family),

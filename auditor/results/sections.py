@@ -3,7 +3,17 @@
 from collections.abc import Mapping
 from math import inf, log10
 
-from auditor.analysis import Decided, Levels, Null, PanelView, Placebo, Replies, count_hits, fixed_log10_p
+from auditor.analysis import (
+    Decided,
+    Levels,
+    Null,
+    PanelView,
+    Placebo,
+    Replies,
+    claimed_controls,
+    count_hits,
+    fixed_log10_p,
+)
 from auditor.canonical import JsonValue, decimal_string
 from auditor.records import Design, NullBasis, Protocol, Reason, Sample
 from auditor.results.numbers import LOG10_2, log10_sum, power_of_ten
@@ -208,14 +218,20 @@ def fixed_section(decided: Decided, null: Null, grouped: Replies, samples: Mappi
 
 
 def controls_section(
-    grouped: Replies, samples: Mapping[int, Sample], protocol: Protocol, facts: Facts
+    grouped: Replies,
+    samples: Mapping[int, Sample],
+    protocol: Protocol,
+    facts: Facts,
+    *,
+    claimed: frozenset[int] | None = None,
 ) -> dict[str, JsonValue]:
     """Return what shows that the audit is valid at all."""
     accuracy = facts.control_accuracy
-    answered = sum(r.answer is not None for r in grouped.controls)
+    controls = claimed_controls(grouped, samples, claimed)
+    answered = sum(r.answer is not None for r in controls)
     return {
         "clean": {
-            "correct": count_hits(grouped.controls, samples),
+            "correct": count_hits(controls, samples),
             "trials": answered,
             "accuracy": None if accuracy is None else decimal_string(accuracy),
             "minimum": decimal_string(protocol.min_control_accuracy),

@@ -5,7 +5,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from auditor.canonical import JsonValue, canonical_bytes, decimal_string
 from auditor.errors import Attempt as Attempt
-from auditor.errors import SuspectAnswerError, SuspectError, SuspectLoadError
+from auditor.errors import SuspectAnswerError, SuspectError, SuspectLoadError, UsageError
 from auditor.evidence.reading import Reading, read_answers
 from auditor.records import Answer, Inputs, SuspectId
 
@@ -121,6 +121,18 @@ class Suspect(ABC):
     def batch_size(self) -> int:
         """Largest number of inputs per exchange."""
 
+    def reading(self) -> Reading:
+        """Return how the suspect's own labels are read, without any map.
+
+        Raises:
+            UsageError: this kind of suspect has no label space to map, or a profile maps it already.
+        """
+        raise UsageError("this suspect's labels cannot be calibrated")
+
+    def read_with(self, reading: Reading) -> None:
+        """Read all later answers so; raises as :meth:`reading` does."""
+        raise UsageError("this suspect's labels cannot be calibrated")
+
     def query(self, inputs: Inputs) -> Exchange:
         """Ask the suspect about a batch and check the shape and range of every answer.
 
@@ -201,10 +213,24 @@ class LocalSuspect(Suspect):
         self._reading = reading
         self._batch_size = batch_size
         self._profile = ("", "")
+        self._mapped_by_profile = False
 
     def follows(self, profile: str, sha256: str) -> None:
         """Record the name and digest of the profile that the settings were taken from."""
         self._profile = (profile, sha256)
+        self._mapped_by_profile = self._reading is not None and bool(self._reading.label_map)
+
+    def reading(self) -> Reading:
+        """Return how the model's own labels are read, without any map."""
+        if self._mapped_by_profile:
+            raise UsageError("the profile has a label map already; calibration starts from one without")
+        return (
+            Reading(answers="answers") if self._reading is None else replace(self._reading, label_map={}, n_classes=0)
+        )
+
+    def read_with(self, reading: Reading) -> None:
+        """Read all later answers so."""
+        self._reading = reading
 
     @property
     def batch_size(self) -> int:

@@ -9,6 +9,7 @@ from web import running
 
 from auditor import casefile, datasets, serving
 from auditor.audit import Request, run_audit
+from auditor.calibrating import choose_inputs
 from auditor.draws import Secret
 from auditor.evidence.keyset import open_sealed
 from auditor.evidence.seal import RandomnessSource
@@ -95,11 +96,11 @@ def _padded(scores):
     return np.concatenate([scores, np.zeros((len(scores), 1), dtype=np.float32)], axis=1)
 
 
-def audit(app, opened, tmp_path, *, batch_size=64):
+def audit(app, opened, tmp_path, *, batch_size=64, calibration=None):
     with running(app) as url, open_suspect(endpoint=url, batch_size=batch_size, max_attempts=1) as suspect:
         results = run_audit(
             opened=opened, suspect=suspect, folder=tmp_path / "audit", examiner=SigningKey.generate(),
-            request=Request(), clock=casefile.utc_now,
+            request=Request(calibration=calibration), clock=casefile.utc_now,
         ).results  # fmt: skip
     line = headline(results)
     return line.status.value, line.reason.value
@@ -173,6 +174,21 @@ def test_sharpened_and_rounded_scores_change_nothing(stolen, opened, tmp_path, p
 def test_classes_in_another_order_fail_the_controls(stolen, opened, tmp_path):
     evader = evaders.Relabelled(stolen, order=(3, 1, 4, 0, 5, 9, 2, 6, 8, 7, 10))
     assert audit(served(evader), opened, tmp_path) == ("inconclusive", "controls-failed")
+
+
+def test_a_calibration_undoes_another_order_of_the_classes(stolen, innocents, digits, opened, tmp_path):
+    ordinary = choose_inputs(digits.test.inputs, digits.test.labels, opened=opened, source="digits")
+    order = (3, 1, 4, 0, 5, 9, 2, 6, 8, 10, 7)
+    for name, answering, outcome in (
+        ("copy", stolen, SUPPORTED),
+        ("innocent", innocents[0], ("not supported", "hit-rate-excluded")),
+    ):
+        app = served(evaders.Relabelled(answering, order=order))
+        assert audit(app, opened, tmp_path / name, calibration=ordinary) == outcome
+    # The new label is dropped and the classes are reordered: the sealed plan goes over to its label code by itself.
+    shuffled = evaders.Relabelled(evaders.WithoutNewLabel(stolen, 10), order=(*order[:9], 7))
+    app = evaders.service(shuffled, n_outputs=10, input_shape=(1, 8, 8))
+    assert audit(app, opened, tmp_path / "dropped", calibration=ordinary) == ("inconclusive", "label-hidden")
 
 
 def test_a_dropped_new_label_is_told_from_the_label_code(stolen, opened, tmp_path):

@@ -2,8 +2,10 @@
 
 import hashlib
 
+from auditor.canonical import sha256_hex
 from auditor.errors import SealError, TranscriptError
 from auditor.evidence import manifest as paths
+from auditor.evidence.calibration import calibration_of
 from auditor.evidence.checks.base import NotCheckedError, Verified
 from auditor.evidence.order_of_events import check_order
 from auditor.evidence.raw_answers import compare_raw_answers
@@ -23,6 +25,8 @@ def recorded_answers(case: Verified) -> str:
     if signed != (bundle.sha256(paths.TRANSCRIPT), transcript.head, transcript.n_lines):
         raise TranscriptError("the transcript is not the one whose head was signed before the analysis")
     recorded = {batch.response_sha256 for batch in transcript.batches if batch.response_sha256 is not None}
+    calibration = calibration_of(transcript.preamble, n_classes=len(case.seal.spec.classes))
+    recorded |= set() if calibration is None else set(calibration.bodies_sha256)
     raw = {entry.sha256 for path, entry in bundle.entries.items() if path.startswith(f"{paths.RAW_FOLDER}/")}
     if recorded - raw:
         raise TranscriptError("the raw body of an answer is missing")
@@ -38,7 +42,8 @@ def recorded_answers(case: Verified) -> str:
 
 def raw_answers(case: Verified) -> str:
     """The recorded answers are those in the raw bodies."""
-    n_read, n_unknown = compare_raw_answers(case.path, case.transcript)
+    calibration = calibration_of(case.transcript.preamble, n_classes=len(case.seal.spec.classes))
+    n_read, n_unknown = compare_raw_answers(case.path, case.transcript, calibration=calibration)
     if n_unknown:
         raise NotCheckedError(f"{n_unknown} raw bodies are in a form this version cannot read; {n_read} answers agree")
     return f"{n_read} answers equal those in the raw bodies"
@@ -58,6 +63,10 @@ def questions(case: Verified) -> str:
             digest.update(case.openings[sample_of[position]].data)
         if digest.hexdigest() != batch.body_sha256:
             raise TranscriptError(f"batch {batch.batch} was not asked with the sealed inputs")
+    calibration = calibration_of(case.transcript.preamble, n_classes=len(case.seal.spec.classes))
+    opened = {sha256_hex(opening.data) for opening in case.openings.values()}
+    if calibration is not None and opened & set(calibration.inputs_sha256):
+        raise TranscriptError("a sealed sample was among the inputs that the labels were calibrated with")
     drawn = "judge's nonce" if judge_nonce(case.transcript) else "sealed seed"
     return f"{len(replies)} questions in the order drawn from the {drawn}, with the sealed inputs"
 

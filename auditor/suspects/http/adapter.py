@@ -20,6 +20,7 @@ from auditor.errors import (
     SuspectUnavailableError,
     UsageError,
 )
+from auditor.evidence.reading import Reading
 from auditor.records import Inputs, SuspectId
 from auditor.suspects.base import Attempt, Description, Exchange, RawReply, Suspect
 from auditor.suspects.http.addresses import parse_address, retry_after_s, secrets_of
@@ -116,6 +117,14 @@ class HttpSuspect(Suspect):
     def batch_size(self) -> int:
         """Largest number of inputs per request."""
         return self._batch_size
+
+    def reading(self) -> Reading:
+        """Return how the service's own labels are read, without any map."""
+        return self.dialect.plain_reading()
+
+    def read_with(self, reading: Reading) -> None:
+        """Read all later answers so."""
+        self.dialect.reading = reading
 
     def close(self) -> None:
         """Close pooled connections."""

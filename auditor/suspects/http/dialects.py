@@ -35,6 +35,10 @@ class Dialect(ABC):
     describe_path: str | None = None
     """Where the service describes itself; None where it does not."""
 
+    def plain_reading(self) -> Reading:
+        """Return how the service's own labels are read, without a map; raises UsageError where a profile maps them."""
+        return Reading(answers="answers")
+
     @abstractmethod
     def description(self, body: bytes) -> Declared:
         """Return what a service says about itself; raises SuspectAnswerError."""
@@ -68,6 +72,8 @@ class OwnContract(Dialect):
 
     def answers(self, body: bytes) -> tuple[Answer, ...]:
         """Return the answers of a complete body."""
+        if self.reading is not None:
+            return read_answers(body, self.reading)
         return parse_answers(body, n_labels=self._n_labels)
 
 
@@ -121,6 +127,12 @@ class ByProfile(Dialect):
     def answers(self, body: bytes) -> tuple[Answer, ...]:
         """Return the answers of a complete body."""
         return read_answers(body, self.reading or self._profile.reading)
+
+    def plain_reading(self) -> Reading:
+        """Return the profile's reading, which must not hold a map."""
+        if self._profile.reading.label_map:
+            raise UsageError(f"profile {self.name} has a label map already; calibration starts from one without")
+        return self._profile.reading
 
     def _take(self, value: object) -> None:
         found = {name: search(expression, value) for name, expression in _wanted(self._profile).items()}  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from auditor.canonical import JsonValue, decimal_string
 from auditor.errors import SuspectError, UsageError
+from auditor.evidence.calibration import OwnLabels
 from auditor.evidence.reading import JsonData, Reading, load_json, printable, search
 from auditor.records import Answer, Inputs
 from auditor.stats.label_map import FittedMap, fit_label_map
@@ -85,15 +86,6 @@ class Findings:
             "requests": self.requests,
             "queries": self.queries,
         }
-
-
-class _Collected(dict[str, int]):
-    """A label map that takes in every name it is asked about; numbers stay numbers."""
-
-    def __contains__(self, name: object) -> bool:
-        if isinstance(name, str) and not name.isdigit():
-            self.setdefault(name, len(self))
-        return super().__contains__(name)
 
 
 def probe(
@@ -194,7 +186,7 @@ def calibrate(
         raise UsageError(f"profile {chosen.name} has [labels] already; calibration starts from one without")
     # The package's own contract has no label map; its profile as a file has.
     with HttpSuspect(endpoint, profile=replace(chosen, sha256=""), timeout_s=timeout_s, proxy=proxy) as suspect:
-        names = _Collected()
+        names = OwnLabels()
         suspect.dialect.reading = replace(chosen.reading, label_map=names)
         suspect.describe()
         told: list[str] = []
@@ -225,7 +217,7 @@ class _Conversation:
         self._profile = profile
         self._inputs = inputs
         self.n_queries = 0
-        self._names = _Collected()
+        self._names = OwnLabels()
         if isinstance(suspect.dialect, ByProfile) and not profile.reading.label_map:
             suspect.dialect.reading = replace(profile.reading, label_map=self._names)
         self._reading = suspect.dialect.reading or Reading(answers="answers")
