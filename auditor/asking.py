@@ -49,8 +49,7 @@ logger = logging.getLogger(__name__)
 STAGE_2_BATCH = 16
 """Keys per exchange after stage 1: small, because every key beyond the decision is paid for nothing."""
 MAX_FAILED_BATCHES = 5
-"""Consecutive batches without an answer after which the suspect counts as withdrawn; those that were on their way
-together count once."""
+"""Batches in a row without an answer that mean withdrawal; those that were on their way together count once."""
 LOOK_SHARE = 64
 """A test that is run whole at every look is looked at again when its answers have grown by one part in so many."""
 
@@ -246,21 +245,33 @@ class Asking:
         self._progress.begin("asking further keys", max(permitted - n_opening, 1))
         self._progress.advance(len(self.replies) - n_opening)
         size = min(STAGE_2_BATCH, self._suspect.batch_size)
-        if not self._converse(lambda: None if self._settled(n_opening) else self._next(permitted, size=size)):
+        if not self._converse(lambda: self._next_key(n_opening, permitted, size=size)):
             return "failed"
         return "decided" if self._watch.decided(self.replies, last=True) else "exhausted"
 
     def _settled(self, n_opening: int) -> bool:
-        """True when no further key can change the outcome: the test has ended, and no label code stays suspicious."""
-        # Answers beyond the first batch on its way are on record, but not looked at before all earlier ones are.
-        known = self.replies[: min((batch[0].position for batch in self._in_flight.values()), default=None)]
+        """True when no further key can change the outcome: test over, and no label code stays suspicious."""
+        known = self.replies[: self._n_known]
         if not self._watch.decided(known):
             return False
         if self._code_open is None:
-            opened = self._opened.seal
-            first = label_code(sort_replies(known[:n_opening]), self._samples, opened.spec, opened.protocol)
-            self._code_open = code_is_open(first, opened.protocol)
+            seal = self._opened.seal
+            first = label_code(sort_replies(known[:n_opening]), self._samples, seal.spec, seal.protocol)
+            self._code_open = code_is_open(first, seal.protocol)
         return not (self._code_open and count_hits(sort_replies(known).keys, self._samples) == 0)
+
+    @property
+    def _n_known(self) -> int:
+        """Length of the drawn order's beginning to which nothing is on its way; answers beyond it wait for a look."""
+        return min((batch[0].position for batch in self._in_flight.values()), default=len(self.replies))
+
+    def _next_key(self, n_opening: int, end: int, *, size: int) -> _Batch | None:
+        """Return the next batch of stage 2, None where nothing more is to be asked, or not yet."""
+        # A batch that comes back late must not let the others run ahead: they might be paid for nothing.
+        ahead = len(self.replies) - self._n_known
+        if ahead >= size * self._suspect.concurrency or self._settled(n_opening):
+            return None
+        return self._next(end, size=size)
 
     def _next(self, end: int, *, size: int) -> _Batch | None:
         """Return the next batch, None where ``end`` questions were issued."""
@@ -268,10 +279,7 @@ class Asking:
         return (None, self._planned[start : min(start + size, end)]) if start < end else None
 
     def _converse(self, next_batch: Callable[[], _Batch | None]) -> bool:
-        """Keep as many batches on their way as the suspect permits; False when it has withdrawn.
-
-        Answers and the requests that follow them are one write: nothing is sent before it is on disk.
-        """
+        """Keep the lanes full, answers and the requests after them one write; False when the suspect has withdrawn."""
         arrived: tuple[Arrival, ...] = ()
         while True:
             sent: list[tuple[int, Inputs]] = []
