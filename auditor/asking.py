@@ -1,10 +1,12 @@
-"""The conversation with a suspect: batches out, answers on disk, stop by the sealed rule, go on after a stop."""
+"""The conversation with a suspect: batches out, answers on disk, stop by the sealed rule, go on after a stop.
+
+Where the suspect permits several exchanges at a time, batches are sent in the drawn order and answers are written down
+as they arrive, each before anything else is sent. The sealed rule only ever looks at the longest beginning of the drawn
+order to which all is known, so that its stopping does not depend on which answer came first (docs/adr/0015).
+"""
 
 import logging
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log10
 from pathlib import Path
@@ -24,12 +26,8 @@ from auditor.analysis import (
 )
 from auditor.canonical import sha256_hex
 from auditor.errors import (
-    Attempt,
-    SuspectAnswerError,
     SuspectError,
     SuspectRefusedError,
-    SuspectThrottledError,
-    SuspectUnavailableError,
 )
 from auditor.evidence.bundle import store_raw
 from auditor.evidence.calibration import LabelSpace
@@ -37,7 +35,10 @@ from auditor.evidence.keyset import OpenedKeySet
 from auditor.evidence.recompute import issued_replies
 from auditor.evidence.schedule import draw_schedule, opening_length
 from auditor.evidence.storage import need_space
-from auditor.evidence.transcript import FailedAttempt, Loss, Transcript, TranscriptWriter
+from auditor.evidence.transcript import Loss, Transcript, TranscriptWriter
+from auditor.evidence.transcript_records import MAX_INLINE_BODY
+from auditor.lanes import Arrival, Lanes, loss_of
+from auditor.lanes import uninterrupted as uninterrupted
 from auditor.records import Design, Inputs, NullBasis, Probe, Progress, Reason, Reply, Sample, SampleKind
 from auditor.stats.exact import binomial_tail_log10
 from auditor.stats.sequential import crosses
@@ -49,7 +50,9 @@ logger = logging.getLogger(__name__)
 STAGE_2_BATCH = 16
 """Keys per exchange after stage 1: small, because every key beyond the decision is paid for nothing."""
 MAX_FAILED_BATCHES = 5
-"""Consecutive batches without an answer after which the suspect counts as withdrawn."""
+"""Batches in a row without an answer that mean withdrawal; those that were on their way together count once."""
+LOOK_SHARE = 64
+"""A test that is run whole at every look is looked at again when its answers have grown by one part in so many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,10 @@ class Plan:
         return self.alpha / self.family
 
 
+_Batch = tuple[int | None, tuple[Probe, ...]]
+"""Number of a batch that is asked again, None for a new one; and its probes."""
+
+
 class Watch:
     """The sealed rule while keys are answered: looks at each answer once, so that long audits stay cheap.
 
@@ -90,20 +97,24 @@ class Watch:
         self._n_keys = 0
         self._n_hits = 0
         self._decided = False
+        self._n_looked = 0
 
-    def decided(self, replies: Sequence[Reply]) -> bool:
+    def decided(self, replies: Sequence[Reply], *, last: bool = False) -> bool:
         """Return whether the replies so far reach a boundary.
 
         Args:
             replies: all replies in asked order, stage 1 complete; every call gets those of the call before, unchanged,
                 and perhaps more.
+            last: look in any case, because no more replies will come.
         """
         basis, protocol = self._basis, self._basis.protocol
         if protocol.null_basis is not NullBasis.SHAMS:
-            grouped = sort_replies(replies)
-            null = basis.measure_null(grouped, self._samples, self._levels)
-            found = basis.decide(grouped, self._samples, null, self._levels)
-            return found.rejected or found.futile
+            # Fewer looks keep the error rate, which the results compute from all answers anyway.
+            due = self._n_looked + 1 + self._n_looked // LOOK_SHARE
+            if not self._decided and (last or len(replies) >= due):
+                self._n_looked = len(replies)
+                self._decided = self._decides(replies)
+            return self._decided
         if self._null is None:
             # Shams are asked in stage 1 only, so that their bound stands from here on.
             self._null = basis.measure_null(sort_replies(replies), self._samples, self._levels)
@@ -128,6 +139,12 @@ class Watch:
             futility=protocol.futility,
         )
         return self._decided
+
+    def _decides(self, replies: Sequence[Reply]) -> bool:
+        grouped = sort_replies(replies)
+        null = self._basis.measure_null(grouped, self._samples, self._levels)
+        found = self._basis.decide(grouped, self._samples, null, self._levels)
+        return found.rejected or found.futile
 
 
 class Asking:
@@ -167,8 +184,13 @@ class Asking:
         self._watch = Watch(self._basis, self._samples, plan.charged_alpha)
         self._claimed: frozenset[int] | None = None
         self._failed_in_a_row = 0
+        self._counted_to = 0
+        """Questions sent when a loss last counted: one that was on its way then does not count again."""
+        self._n_sent = 0
+        self._sent_as: dict[int, int] = {}
+        self._in_flight: dict[int, tuple[Probe, ...]] = {}
         self._n_batches = 0
-        self._lost: tuple[tuple[int, tuple[Probe, ...]], ...] = ()
+        self._lost: tuple[_Batch, ...] = ()
         self.replies: list[Reply] = []
         self.last_error: SuspectError | None = None
         self._code_open: bool | None = None
@@ -188,7 +210,7 @@ class Asking:
 
     @property
     def _cut_off(self) -> bool:
-        return self._failed_in_a_row > 0 and self.last_error is not None and _loss(self.last_error) is Loss.NO_ANSWER
+        return self._failed_in_a_row > 0 and self.last_error is not None and loss_of(self.last_error) is Loss.NO_ANSWER
 
     def set_label_space(self, space: LabelSpace) -> bool:
         """Take what a calibration found, and return whether it leaves too much in doubt to ask any key."""
@@ -201,62 +223,85 @@ class Asking:
         Raises:
             OSError: a question or an answer cannot be written down; nothing more was asked after that.
         """
-        protocol = self._opened.seal.protocol
-        n_opening = opening_length(protocol)
-        permitted = n_opening + self._plan.max_keys - protocol.opening_keys
+        n_opening = opening_length(self._opened.seal.protocol)
+        self._lanes = Lanes(self._suspect)
         try:
-            self._progress.begin("asking keys, shams, controls and repeats", n_opening)
-            self._progress.advance(min(len(self.replies), n_opening))
-            stayed = self._ask_lost() and self._ask_all(
-                self._planned[len(self.replies) : n_opening], batch_size=self._suspect.batch_size
-            )
-            if not stayed or not self.anything_answered:
-                return "failed"
-            if self._invalid(self.replies[:n_opening]):
-                # Where the last batches got no answer at all, the line was cut and the audit may go on later.
-                return "failed" if self._cut_off else "invalid"
-            self._progress.begin("asking further keys", max(permitted - n_opening, 1))
-            while not self._settled(n_opening) and len(self.replies) < permitted:
-                position = len(self.replies)
-                size = min(STAGE_2_BATCH, self._suspect.batch_size, permitted - position)
-                if not self._ask_all(self._planned[position : position + size], batch_size=size):
-                    return "failed"
-            return "decided" if self._watch.decided(self.replies) else "exhausted"
+            return self._ask_in_stages(n_opening)
         except KeyboardInterrupt:
+            with uninterrupted(), self._writer.together():
+                for arrival in self._lanes.last():
+                    self._record(arrival)
             return "interrupted"
         finally:
+            self._lanes.close()
             self._progress.end()
 
+    def _ask_in_stages(self, n_opening: int) -> str:
+        permitted = n_opening + self._plan.max_keys - self._opened.seal.protocol.opening_keys
+        self._progress.begin("asking keys, shams, controls and repeats", n_opening)
+        self._progress.advance(min(len(self.replies), n_opening))
+        lost = iter(self._lost)
+        stayed = self._converse(lambda: next(lost, None)) and self._converse(
+            lambda: self._next(n_opening, size=self._suspect.batch_size)
+        )
+        if not stayed or not self.anything_answered:
+            return "failed"
+        if self._invalid(self.replies[:n_opening]):
+            # Where the last batches got no answer at all, the line was cut and the audit may go on later.
+            return "failed" if self._cut_off else "invalid"
+        self._progress.begin("asking further keys", max(permitted - n_opening, 1))
+        self._progress.advance(len(self.replies) - n_opening)
+        size = min(STAGE_2_BATCH, self._suspect.batch_size)
+        if not self._converse(lambda: self._next_key(n_opening, permitted, size=size)):
+            return "failed"
+        return "decided" if self._watch.decided(self.replies, last=True) else "exhausted"
+
     def _settled(self, n_opening: int) -> bool:
-        """True when no further key can change the outcome: the test has ended, and no label code stays suspicious."""
-        if not self._watch.decided(self.replies):
+        """True when no further key can change the outcome: test over, and no label code stays suspicious."""
+        known = self.replies[: self._n_known]
+        if not self._watch.decided(known):
             return False
         if self._code_open is None:
-            opened = self._opened.seal
-            first = label_code(sort_replies(self.replies[:n_opening]), self._samples, opened.spec, opened.protocol)
-            self._code_open = code_is_open(first, opened.protocol)
-        return not (self._code_open and self._without_hits())
+            seal = self._opened.seal
+            first = label_code(sort_replies(known[:n_opening]), self._samples, seal.spec, seal.protocol)
+            self._code_open = code_is_open(first, seal.protocol)
+        return not (self._code_open and count_hits(sort_replies(known).keys, self._samples) == 0)
 
-    def _without_hits(self) -> bool:
-        return count_hits(sort_replies(self.replies).keys, self._samples) == 0
+    @property
+    def _n_known(self) -> int:
+        """Length of the drawn order's beginning to which nothing is on its way; answers beyond it wait for a look."""
+        return min((batch[0].position for batch in self._in_flight.values()), default=len(self.replies))
 
-    def _ask_lost(self) -> bool:
-        """Ask again what stayed without an answer before a stop; False when the suspect has withdrawn."""
-        for number, batch in self._lost:
-            self._ask(batch, again=number)
-            if self._withdrawn():
-                return False
-        return True
+    def _next_key(self, n_opening: int, end: int, *, size: int) -> _Batch | None:
+        """Return the next batch of stage 2, None where nothing more is to be asked, or not yet."""
+        # A batch that comes back late must not let the others run ahead: they might be paid for nothing.
+        ahead = len(self.replies) - self._n_known
+        if ahead >= size * self._suspect.concurrency or self._settled(n_opening):
+            return None
+        return self._next(end, size=size)
 
-    def _ask_all(self, probes: tuple[Probe, ...], *, batch_size: int) -> bool:
-        """Ask probes batch by batch; False when the suspect has withdrawn."""
-        for start in range(0, len(probes), batch_size):
-            batch = probes[start : start + batch_size]
-            self._ask(batch)
-            self._progress.advance(len(batch))
-            if self._withdrawn():
-                return False
-        return True
+    def _next(self, end: int, *, size: int) -> _Batch | None:
+        """Return the next batch, None where ``end`` questions were issued."""
+        start = len(self.replies)
+        return (None, self._planned[start : min(start + size, end)]) if start < end else None
+
+    def _converse(self, next_batch: Callable[[], _Batch | None]) -> bool:
+        """Keep the lanes full, answers and the requests after them one write; False when the suspect has withdrawn."""
+        arrived: tuple[Arrival, ...] = ()
+        while True:
+            sent: list[tuple[int, Inputs]] = []
+            with uninterrupted(), self._writer.together():
+                for arrival in arrived:
+                    self._record(arrival)
+                # After a loss one batch goes ahead, until one is answered again.
+                room = 1 - self._lanes.n_in_flight if self._failed_in_a_row else self._lanes.n_free
+                while len(sent) < room and not self._withdrawn() and (batch := next_batch()) is not None:
+                    sent.append(self._announce(*batch))
+            for number, inputs in sent:
+                self._lanes.send(number, inputs)
+            if not self._lanes.n_in_flight:
+                return not self._withdrawn()
+            arrived = self._lanes.wait()
 
     def _withdrawn(self) -> bool:
         if self._failed_in_a_row >= MAX_FAILED_BATCHES:
@@ -266,7 +311,8 @@ class Asking:
         refused = isinstance(self.last_error, SuspectRefusedError)
         return self.last_error is not None and not self.anything_answered and not refused
 
-    def _ask(self, batch: tuple[Probe, ...], *, again: int | None = None) -> None:
+    def _announce(self, again: int | None, batch: tuple[Probe, ...]) -> tuple[int, Inputs]:
+        """Write down that a batch is asked, or asked ``again`` under its number; return number and inputs."""
         inputs: Inputs = np.ascontiguousarray(self._opened.keys.inputs[[probe.index for probe in batch]])
         inputs_sha256 = sha256_hex(inputs.tobytes())
         # An answer that cannot be kept is not asked for.
@@ -275,47 +321,58 @@ class Asking:
             number = self._n_batches
             self._n_batches += 1
             self._writer.request(number, tuple(p.position for p in batch), inputs_sha256)
-            # The request line is on disk: from here on these probes count as issued, answered or not.
+            # Once the request line is on disk, these probes count as issued, answered or not.
             self.replies += [Reply(probe=probe, answer=None) for probe in batch]
         else:
             number = again
             self._writer.retry(number, inputs_sha256)
-        try:
-            exchange = self._suspect.query(inputs)
-        except SuspectError as error:
-            with uninterrupted():
-                self._record_loss(number, error)
-            return
-        with uninterrupted():
-            self._record_answer(number, exchange)
-        self._failed_in_a_row = 0
-        for probe, answer in zip(batch, exchange.reply.answers, strict=True):
-            self.replies[probe.position] = Reply(probe=probe, answer=answer)
+        self._in_flight[number] = batch
+        self._sent_as[number] = self._n_sent
+        self._n_sent += 1
+        return number, inputs
+
+    def _record(self, arrival: Arrival) -> None:
+        batch = self._in_flight.pop(arrival.number)
+        if arrival.exchange is None:
+            self._record_loss(arrival.number, arrival.error or SuspectError("no answer"))
+        else:
+            self._record_answer(arrival.number, arrival.exchange)
+            self._failed_in_a_row = 0
+            for probe, answer in zip(batch, arrival.exchange.reply.answers, strict=True):
+                self.replies[probe.position] = Reply(probe=probe, answer=answer)
+        del self._sent_as[arrival.number]
+        self._progress.advance(len(batch))
 
     def _record_answer(self, number: int, exchange: Exchange) -> None:
-        # The body is on disk before the line that names it, so that the line alone says that the answer is kept.
-        body_sha256 = store_raw(self._folder, exchange.reply.body)
+        reply = exchange.reply
+        body = _inline(reply.body)
         self._writer.response(
             number,
-            status=exchange.reply.status,
-            elapsed_ms=exchange.reply.elapsed_ms,
-            body_sha256=body_sha256,
-            server_date=exchange.reply.server_date,
-            answers=exchange.reply.answers,
-            attempts=_attempts(exchange.failed_attempts),
+            status=reply.status,
+            elapsed_ms=reply.elapsed_ms,
+            # A body that is kept apart is on disk before the line that names it.
+            body_sha256=store_raw(self._folder, reply.body) if body is None else None,
+            body=body,
+            server_date=reply.server_date,
+            answers=reply.answers,
+            attempts=exchange.failed_attempts,
+            wire=reply.wire,
         )
 
     def _record_loss(self, number: int, error: SuspectError) -> None:
-        loss = _loss(error)
+        loss = loss_of(error)
         unusable = error.body if loss is Loss.UNUSABLE else None
         self._writer.batch_failed(
             number,
             str(error),
             loss=loss,
             body_sha256=None if unusable is None else store_raw(self._folder, unusable),
-            attempts=_attempts(error.attempts),
+            attempts=error.attempts,
+            wire=error.wire,
         )
-        self._failed_in_a_row += 1
+        if self._sent_as[number] >= self._counted_to:
+            self._failed_in_a_row += 1
+            self._counted_to = self._n_sent
         self.last_error = error
         logger.warning("batch %d stayed without an answer: %s", number, error)
 
@@ -345,34 +402,11 @@ class Asking:
         )
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block has ended: an answer that was paid for is written down first."""
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
-        yield
-        return
-    held: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+def _inline(body: bytes) -> str | None:
+    """Return a body that may stand in its line: short text; None for any other."""
+    if len(body) > MAX_INLINE_BODY:
+        return None
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if held:
-            previous(signal.SIGINT, None)
-
-
-def _attempts(attempts: Sequence[Attempt]) -> tuple[FailedAttempt, ...]:
-    return tuple(FailedAttempt(error=a.error, waited_ms=a.waited_ms, status=a.status) for a in attempts)
-
-
-def _loss(error: SuspectError) -> Loss | None:
-    match error:
-        case SuspectUnavailableError() | SuspectThrottledError():
-            return Loss.NO_ANSWER
-        case SuspectRefusedError():
-            return Loss.REFUSED
-        case SuspectAnswerError():
-            return Loss.UNUSABLE
-        case _:
-            return None
+        return body.decode("utf-8")
+    except UnicodeDecodeError:
+        return None

@@ -31,7 +31,15 @@ def canonical_bytes(value: JsonValue) -> bytes:
     Raises:
         ValueError: ``value`` holds a float or something JSON does not know; a bug of the caller.
     """
-    _refuse_floats(value)
+    _refuse_unsigned(value)
+    try:
+        # Without floats, and with ASCII alone, the C encoder's compact spelling is the canonical one.
+        compact = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+        if compact.isascii():
+            return compact
+    except (TypeError, UnicodeEncodeError):
+        # Only the strict serialiser tells what cannot be written.
+        return rfc8785.dumps(value)
     return rfc8785.dumps(value)
 
 
@@ -238,12 +246,16 @@ def _check_depth(value: JsonValue, *, what: str) -> None:
     raise MalformedError(f"{what}: nested deeper than {MAX_JSON_DEPTH} levels")
 
 
-def _refuse_floats(value: JsonValue) -> None:
+def _refuse_unsigned(value: JsonValue) -> None:
     if isinstance(value, float):
         raise ValueError("binary floats are not signed; write a decimal string")
+    if isinstance(value, int) and abs(value) > 2**53 - 1:
+        raise ValueError("integer too large")
     if isinstance(value, Mapping):
-        for item in value.values():
-            _refuse_floats(item)
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise ValueError("names in objects are text")
+            _refuse_unsigned(item)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for item in value:
-            _refuse_floats(item)
+            _refuse_unsigned(item)

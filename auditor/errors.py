@@ -91,6 +91,20 @@ class StorageError(EvidenceError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """What the transport showed with an answer, apart from the answer itself."""
+
+    address: str = ""
+    """Network address that answered; empty where it is not known, as behind a proxy."""
+    certificates: tuple[str, ...] = ()
+    """SHA-256 of every TLS certificate that was shown (DER), the service's own first; empty without TLS."""
+    redirects: tuple[str, ...] = ()
+    """Where the question was sent on to before this answer came, status and address without query, in order."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Response headers by lower-case name, sorted, without those that may carry secrets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One attempt to get an answer from a suspect that brought none."""
 
@@ -100,6 +114,8 @@ class Attempt:
     """Wait before the next attempt; 0 after the last one."""
     status: int | None = None
     """Status of an answer that asked for patience; None when no answer came."""
+    wire: Wire | None = None
+    """How that answer arrived; None when none came."""
 
 
 class SuspectError(AuditorError):
@@ -108,6 +124,7 @@ class SuspectError(AuditorError):
     Attributes:
         attempts: every attempt of the exchange that brought no complete answer, in order.
         body: raw bytes of a complete answer that cannot be used; None when there was none.
+        wire: how a complete answer arrived; None when there was none.
     """
 
     exit_code = 6
@@ -116,6 +133,7 @@ class SuspectError(AuditorError):
         super().__init__(*args)
         self.attempts = tuple(attempts)
         self.body = body
+        self.wire: Wire | None = None
 
 
 class SuspectLoadError(SuspectError):

@@ -70,6 +70,37 @@ def after(owner: object, name: str, count: int = 1):
     return install
 
 
+def written(entry: str, count: int = 1):
+    """Have the process die right after the write that brought the ``count``-th line of a kind to disk."""
+
+    def install() -> None:
+        from auditor.evidence.transcript import TranscriptWriter
+
+        original, calls = TranscriptWriter._write, [0]
+
+        def dying(self, data):
+            original(self, data)
+            calls[0] += sum(json.loads(line)["entry"] == entry for line in data.splitlines())
+            if calls[0] >= count:
+                die()
+
+        TranscriptWriter._write = dying
+
+    return install
+
+
+def apart(step):
+    """Have bodies kept in files of their own, as long ones are, and then have the process die."""
+
+    def install() -> None:
+        from auditor import asking
+
+        asking.MAX_INLINE_BODY = 0
+        step()
+
+    return install
+
+
 def torn(entry: str, count: int = 1):
     """Have the process die when half of the ``count``-th line of a kind is in the transcript."""
 
@@ -79,11 +110,13 @@ def torn(entry: str, count: int = 1):
         original, calls = TranscriptWriter._write, [0]
 
         def tearing(self, data):
-            if json.loads(data.splitlines()[-1])["entry"] == entry:
-                calls[0] += 1
+            before = 0
+            for line in data.splitlines(keepends=True):
+                calls[0] += json.loads(line)["entry"] == entry
                 if calls[0] == count:
-                    os.write(self._file.fileno(), bytes(data[: len(data) * 2 // 3]))
+                    os.write(self._file.fileno(), bytes(data[: before + len(line) * 2 // 3]))
                     die()
+                before += len(line)
             original(self, data)
 
         TranscriptWriter._write = tearing
@@ -144,14 +177,14 @@ def steps():
         "4 preamble torn": torn("open"),
         "4 preamble written": after(TranscriptWriter, "opened"),
         "5 request torn": torn("request", 3),
-        "5 request written": after(TranscriptWriter, "request", 3),
+        "5 request written": written("request", 3),
         "5 answer received": after(HttpSuspect, "query", 3),
-        "5 body stored": after(asking, "store_raw", 3),
+        "5 body stored": apart(after(asking, "store_raw", 3)),
         "5 response torn": torn("response", 3),
-        "5 response written": after(TranscriptWriter, "response", 3),
-        "5 stage 1 answered": after(TranscriptWriter, "response", 7),
-        "5 stage 2 in flight": after(TranscriptWriter, "request", 8),
-        "5 stage 2 answered": after(TranscriptWriter, "response", 8),
+        "5 response written": written("response", 3),
+        "5 stage 1 answered": written("response", 7),
+        "5 stage 2 in flight": written("request", 8),
+        "5 stage 2 answered": written("response", 8),
         "6 closing line torn": torn("close"),
         "6 transcript closed": after(TranscriptWriter, "closed"),
         "6 head signed": after(bundle, "write_head"),
@@ -172,7 +205,7 @@ def steps():
         "10 own output checked": after(casefile, "_check_own_output"),
         "resumption recorded": after(TranscriptWriter, "resumed"),
         "resumption torn": torn("resumed"),
-        "retry recorded": after(TranscriptWriter, "retry"),
+        "retry recorded": written("retry"),
         "head set aside": after(os, "rename"),
         "Ctrl-C at 3": ctrl_c(3),
     }

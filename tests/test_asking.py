@@ -154,7 +154,10 @@ def test_an_unusable_answer_of_the_wrong_length_is_kept(tmp_path):
     audit(tmp_path, Short(marked))
     batch = kept(tmp_path).batches[2]
     assert batch.loss is Loss.UNUSABLE
-    assert len(json.loads((tmp_path / "audit" / "raw" / batch.response_sha256).read_bytes())["answers"]) == 15
+    assert (
+        len(json.loads(batch.body or (tmp_path / "audit" / "raw" / batch.response_sha256).read_bytes())["answers"])
+        == 15
+    )
 
 
 def test_a_loss_that_later_answers_followed_stays_lost(tmp_path):
@@ -193,6 +196,7 @@ def test_the_answer_is_stored_before_the_line_and_attempts_stand_in_the_same_wri
         return digest
 
     monkeypatch.setattr(asking, "store_raw", looking)
+    monkeypatch.setattr(asking, "MAX_INLINE_BODY", 0)
     audit(tmp_path, TableSuspect(marked))
     whole = (tmp_path / "audit" / "transcript.jsonl").read_bytes()
     for number, before in enumerate(seen):

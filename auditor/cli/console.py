@@ -23,20 +23,23 @@ class LineProgress:
         self._title = ""
         self._total = 0
         self._done = 0
+        self._begun_s = 0.0
         self._last_s = 0.0
 
     def begin(self, title: str, total: int) -> None:
         """Print the title."""
-        self._title, self._total, self._done, self._last_s = title, total, 0, time.monotonic()
+        self._title, self._total, self._done = title, total, 0
+        self._begun_s = self._last_s = time.monotonic()
         warn(f"{title} …")
 
     def advance(self, n: int = 1) -> None:
-        """Print the share done, at most every few seconds."""
+        """Print the share done and the time left at the present rate, at most every few seconds."""
         self._done += n
         now_s = time.monotonic()
         if now_s - self._last_s >= PLAIN_INTERVAL_S:
             self._last_s = now_s
-            warn(f"{self._title}: {self._done}/{self._total}")
+            left = time_left(self._done, self._total, now_s - self._begun_s)
+            warn(f"{self._title}: {self._done}/{self._total}{left and f', {left}'}")
 
     def note(self, text: str) -> None:
         """Print the note."""
@@ -81,11 +84,34 @@ def progress() -> Iterator[LineProgress | BarProgress]:
         yield LineProgress()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         yield BarProgress(bar)
+
+
+def time_left(done: int, total: int, elapsed_s: float) -> str:
+    """Return how long the rest takes at the present rate, in words; empty where nothing can be said."""
+    if done <= 0 or total <= done:
+        return ""
+    left_s = elapsed_s * (total - done) / done
+    if left_s < 90:
+        return f"about {max(1, round(left_s))} s left"
+    return f"about {round(left_s / 60)} min left" if left_s < 5400 else f"about {left_s / 3600:.1f} h left"
 
 
 def say(text: str) -> None:

@@ -45,6 +45,9 @@ def verify(
     batch_size: Annotated[
         int | None, typer.Option(min=1, max=4096, help="Questions per request.  [default: 64]")
     ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=64, help="Requests to the endpoint at a time; the profile may permit fewer.")
+    ] = 1,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer.")] = 30.0,
     judge_nonce: Annotated[
         str | None,
@@ -153,6 +156,7 @@ def verify(
             endpoint=endpoint,
             model=model,
             batch_size=batch_size or DEFAULT_BATCH,
+            concurrency=concurrency,
             timeout_s=timeout,
             profile=profile,
             classes=opened.seal.spec.classes,

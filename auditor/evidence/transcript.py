@@ -5,13 +5,18 @@ Lines, by ``entry``:
 ==================  =================================================================================
 ``open``            schema and preamble: what was fixed before the first question
 ``request``         batch number, positions asked, digest of their inputs; on disk before anything is sent
-``response``        status, latency, digest of the raw body, the server's date, one answer per position
-``attempt-failed``  one attempt without a complete answer: why, its status if any, the wait after it
+``wire``            a way in which answers arrive: network address, certificates, redirects, headers
+``response``        status, latency, raw body or its digest, the server's date, one answer per position, and the
+                    ``wire`` it arrived by with what differs from it
+``attempt-failed``  one attempt without a complete answer: why, its status and ``wire`` if any, the wait after it
 ``batch-failed``    the batch stays without an answer: why, the kind of loss, the digest of an unusable body
 ``close``           why the asking ended, with counts of everything above
 ``resumed``         the audit goes on after a stop: how it had stopped, suspect, tool, bytes of a torn last line
 ``retry``           a batch whose answer is not on record is asked again, before anything new is asked
 ==================  =================================================================================
+
+Requests stand in the order in which they were sent, responses in the order in which they arrived. Where several
+requests are on their way at a time (docs/adr/0015) the two orders differ.
 
 A batch with a request but neither a response nor a failure was issued and counts as unanswered. What may be asked
 again after a stop, and why, is said in docs/adr/0012.
@@ -19,13 +24,14 @@ again after a stop, and why, is said in docs/adr/0012.
 
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from auditor.canonical import JsonValue, decimal_string
-from auditor.errors import StorageError
+from auditor.errors import StorageError, Wire
 from auditor.evidence.chain import link_hash, make_line
 from auditor.evidence.times import utc_text
 from auditor.evidence.transcript_reader import read_transcript, read_with_counts
@@ -41,6 +47,7 @@ from auditor.evidence.transcript_records import (
     Stop,
     Transcript,
 )
+from auditor.evidence.wires import WireLog
 from auditor.records import Answer
 
 __all__ = [
@@ -74,6 +81,8 @@ class TranscriptWriter:
         self._clock = clock
         self._state = _State(seq=0, head=link_hash(DOMAIN, b""), latest="", size=0, counts=Counts())
         self._next: tuple[_State, ...] = ()
+        self._held: list[_Line] | None = None
+        self._wires = WireLog()
 
     @classmethod
     def reopen(cls, path: Path, clock: Callable[[], datetime]) -> "TranscriptWriter":
@@ -91,7 +100,20 @@ class TranscriptWriter:
             seq=transcript.n_lines, head=transcript.head, latest=transcript.closed_at, size=len(data), counts=counts
         )
         writer._next = ()
+        writer._held = None
+        writer._wires = WireLog(transcript.wires)
         return writer
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Bring the lines of a block to disk in one write when it ends, however it ends."""
+        self._held = []
+        try:
+            yield
+        finally:
+            lines, self._held = self._held, None
+            if lines:
+                self._append(*lines)
 
     def opened(self, preamble: Mapping[str, JsonValue]) -> None:
         """Write line 0: everything that is fixed before the first question."""
@@ -108,29 +130,44 @@ class TranscriptWriter:
         *,
         status: int,
         elapsed_ms: int,
-        body_sha256: str,
         server_date: str,
         answers: Sequence[Answer],
         attempts: Sequence[FailedAttempt] = (),
+        body_sha256: str | None = None,
+        body: str | None = None,
+        wire: Wire | None = None,
     ) -> None:
         """Record what came back, and in the same write the failed attempts before it.
 
-        ``body_sha256`` is the digest of the raw body.
+        Args:
+            batch: its number.
+            status: of the answer.
+            elapsed_ms: latency of the attempt that brought it.
+            server_date: its Date header, or empty.
+            answers: one per position.
+            attempts: the attempts before it that brought no complete answer.
+            body_sha256: digest of the raw body, which is kept under ``raw/``; None where ``body`` is given.
+            body: the raw body itself, kept in the line.
+            wire: how the answer arrived; None where nothing is known.
         """
+        if (body is None) == (body_sha256 is None):
+            raise ValueError("a response has a body or the digest of one")
         content: dict[str, JsonValue] = {
             "batch": batch,
             "status": status,
             "elapsed_ms": elapsed_ms,
-            "body_sha256": body_sha256,
             "server_date": _plain_text(server_date),
             "answers": [_answer_object(answer) for answer in answers],
         }
-        response = _Line("response", content, Counts(responses=1, answers=len(answers)))
-        self._append(*(_attempt_line(batch, attempt) for attempt in attempts), response)
+        content |= {"body_sha256": body_sha256} if body is None else {"body": body}
+        first = [line for attempt in attempts for line in self._attempt_lines(batch, attempt)]
+        if wire is not None:
+            first += self._refer(content, wire, server_date=_plain_text(server_date))
+        self._append(*first, _Line("response", content, Counts(responses=1, answers=len(answers))))
 
     def attempt_failed(self, batch: int, error: str, waited_ms: int, *, status: int | None = None) -> None:
         """Record an attempt that brought no complete answer; ``waited_ms`` is the wait before the next one."""
-        self._append(_attempt_line(batch, FailedAttempt(error=error, waited_ms=waited_ms, status=status)))
+        self._append(*self._attempt_lines(batch, FailedAttempt(error=error, waited_ms=waited_ms, status=status)))
 
     def batch_failed(
         self,
@@ -140,6 +177,7 @@ class TranscriptWriter:
         loss: Loss | None = None,
         body_sha256: str | None = None,
         attempts: Sequence[FailedAttempt] = (),
+        wire: Wire | None = None,
     ) -> None:
         """Record that a batch stays without an answer, and in the same write the attempts to get one.
 
@@ -149,14 +187,17 @@ class TranscriptWriter:
             loss: kind of loss; None where it is not known, which forbids asking again.
             body_sha256: digest of the raw body of an unusable answer.
             attempts: the attempts that brought no complete answer.
+            wire: how an answer that is none arrived; None when there was none.
         """
         content: dict[str, JsonValue] = {"batch": batch, "error": _told(error)}
         if loss is not None:
             content["loss"] = loss.value
         if body_sha256 is not None:
             content["body_sha256"] = body_sha256
-        failed = _Line("batch-failed", content, Counts(failed_batches=1))
-        self._append(*(_attempt_line(batch, attempt) for attempt in attempts), failed)
+        first = [line for attempt in attempts for line in self._attempt_lines(batch, attempt)]
+        if wire is not None:
+            first += self._refer(content, wire)
+        self._append(*first, _Line("batch-failed", content, Counts(failed_batches=1)))
 
     def resumed(
         self,
@@ -192,7 +233,23 @@ class TranscriptWriter:
         """Close the file as it stands, without a closing line; does nothing after :meth:`closed`."""
         self._file.close()
 
+    def _attempt_lines(self, batch: int, attempt: FailedAttempt) -> tuple["_Line", ...]:
+        content: dict[str, JsonValue] = {"batch": batch, "error": _told(attempt.error), "waited_ms": attempt.waited_ms}
+        if attempt.status is not None:
+            content["status"] = attempt.status
+        first = () if attempt.wire is None else self._refer(content, attempt.wire)
+        return (*first, _Line("attempt-failed", content, Counts(failed_attempts=1)))
+
+    def _refer(self, content: dict[str, JsonValue], wire: Wire, *, server_date: str = "") -> tuple["_Line", ...]:
+        """Add to a line how its answer arrived, and return the line that has to come before it, if any."""
+        noted = self._wires.note(wire, server_date=server_date)
+        content |= noted.fields
+        return () if noted.line is None else (_Line("wire", noted.line, Counts(wires=1)),)
+
     def _append(self, *lines: "_Line") -> None:
+        if self._held is not None:
+            self._held += lines
+            return
         self._settle()
         data, states = b"", [self._state]
         for line in lines:
@@ -226,7 +283,7 @@ class TranscriptWriter:
             left = left[self._file.write(left) or 0 :]
         os.fsync(self._file.fileno())
         if not os.fstat(self._file.fileno()).st_nlink:
-            raise StorageError("the transcript was removed while it was written")
+            raise StorageError("the transcript is gone: it was removed while it was written")
 
     def _cut(self) -> None:
         """Take half a line back after a failed write, which needs no space; whole lines stay."""
@@ -273,13 +330,6 @@ class _State:
 def _append_only(path: Path, flags: int) -> io.FileIO:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | flags, 0o666)
     return io.FileIO(descriptor, "ab")
-
-
-def _attempt_line(batch: int, attempt: FailedAttempt) -> _Line:
-    content: dict[str, JsonValue] = {"batch": batch, "error": _told(attempt.error), "waited_ms": attempt.waited_ms}
-    if attempt.status is not None:
-        content["status"] = attempt.status
-    return _Line("attempt-failed", content, Counts(failed_attempts=1))
 
 
 def _answer_object(answer: Answer) -> dict[str, JsonValue]:

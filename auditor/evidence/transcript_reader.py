@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from auditor.canonical import Fields, JsonValue
-from auditor.errors import MalformedError, TranscriptError
+from auditor.canonical import Fields, JsonValue, sha256_hex
+from auditor.errors import MalformedError, TranscriptError, Wire
 from auditor.evidence.chain import Link, read_chain
 from auditor.evidence.transcript_records import (
     DOMAIN,
     MAX_BATCH,
+    MAX_INLINE_BODY,
     MAX_LABEL,
     MAX_SCORES,
     MAX_TEXT,
@@ -22,6 +23,7 @@ from auditor.evidence.transcript_records import (
     Stop,
     Transcript,
 )
+from auditor.evidence.wires import read_reference, read_wire
 from auditor.records import Answer
 
 
@@ -52,7 +54,14 @@ class _Reader:
         self._asked: set[int] = set()
         self._resumptions: list[Resumption] = []
         self._in_flight: set[int] = set()
+        self._n_sent = 0
+        self._sent_as: dict[int, int] = {}
+        """How many questions were sent before each batch was, the last time."""
         self._last_answered = -1
+        self._lost_at: dict[int, int] = {}
+        """How many questions had been sent when a batch was lost."""
+        self._wires: list[Wire] = []
+        self._most_in_flight = 0
         self._may_retry: tuple[int, ...] = ()
         self._closed_reason: str | None = None
         self._n_lines = 0
@@ -70,6 +79,8 @@ class _Reader:
                 self._open(link)
             case "request":
                 self._request(link)
+            case "wire":
+                self._wire(link)
             case "response":
                 self._response(link)
             case "attempt-failed":
@@ -100,6 +111,8 @@ class _Reader:
             closed_at=self._latest,
             resumptions=tuple(self._resumptions),
             lost=self._lost(),
+            wires=tuple(self._wires),
+            most_in_flight=self._most_in_flight,
         )
 
     def _open(self, link: Link) -> None:
@@ -121,27 +134,41 @@ class _Reader:
         self._batches.append(
             BatchRecord(batch=len(self._batches), positions=positions, body_sha256=body_sha256, asked_at=link.at)
         )
-        self._in_flight.add(self._batches[-1].batch)
+        self._send(self._batches[-1].batch)
         # What was lost is asked again before anything new, or never.
         self._may_retry = ()
         self._count(Counts(batches=1, questions=len(positions)))
 
+    def _wire(self, link: Link) -> None:
+        where = f"{WHAT} line {link.seq}"
+        self._wires.append(read_wire(link.fields, n_before=len(self._wires), where=where))
+        self._count(Counts(wires=1))
+
+    def _send(self, number: int) -> None:
+        self._in_flight.add(number)
+        self._sent_as[number] = self._n_sent
+        self._n_sent += 1
+        self._most_in_flight = max(self._most_in_flight, len(self._in_flight))
+
     def _response(self, link: Link) -> None:
         batch = self._pending(link)
+        body = link.fields.text("body", max_length=MAX_INLINE_BODY) if link.fields.has("body") else None
         items = link.fields.items("answers", max_items=MAX_BATCH)
         if len(items) != len(batch.positions):
             raise TranscriptError(f"{WHAT} line {link.seq}: the number of answers is not that of the questions")
         self._batches[batch.batch] = replace(
             batch,
             answers=tuple(_answer(item, what=f"{WHAT} line {link.seq}") for item in items),
-            response_sha256=link.fields.hex("body_sha256", n_bytes=32),
+            response_sha256=link.fields.hex("body_sha256", n_bytes=32) if body is None else sha256_hex(body.encode()),
+            body=body,
+            wire=self._arrived(link),
             status=link.fields.integer("status", high=999),
             elapsed_ms=link.fields.integer("elapsed_ms"),
             server_date=link.fields.text("server_date", max_length=MAX_TEXT),
             answered_at=link.at,
         )
         self._in_flight.discard(batch.batch)
-        self._last_answered = max(self._last_answered, batch.batch)
+        self._last_answered = max(self._last_answered, self._sent_as[batch.batch])
         self._count(Counts(responses=1, answers=len(items)))
 
     def _attempt_failed(self, link: Link) -> None:
@@ -150,6 +177,7 @@ class _Reader:
             error=_reason(link, "error"),
             waited_ms=link.fields.integer("waited_ms"),
             status=link.fields.integer("status", low=100, high=999) if link.fields.has("status") else None,
+            wire=self._arrived(link),
         )
         self._batches[batch.batch] = replace(batch, failed_attempts=(*batch.failed_attempts, attempt))
         self._count(Counts(failed_attempts=1))
@@ -163,8 +191,11 @@ class _Reader:
         body = link.fields.hex("body_sha256", n_bytes=32) if link.fields.has("body_sha256") else None
         if body is not None and loss is not Loss.UNUSABLE:
             raise TranscriptError(f"{WHAT} line {link.seq}: only an unusable answer has a body")
-        self._batches[batch.batch] = replace(batch, error=_reason(link, "error"), loss=loss, response_sha256=body)
+        self._batches[batch.batch] = replace(
+            batch, error=_reason(link, "error"), loss=loss, response_sha256=body, wire=self._arrived(link)
+        )
         self._in_flight.discard(batch.batch)
+        self._lost_at[batch.batch] = self._n_sent
         self._count(Counts(failed_batches=1))
 
     def _resumed(self, link: Link) -> None:
@@ -207,7 +238,7 @@ class _Reader:
         if batch.body_sha256 != body_sha256:
             raise TranscriptError(f"{WHAT} line {link.seq}: asks something else than the first time")
         self._may_retry = tuple(other for other in self._may_retry if other > number)
-        self._in_flight.add(number)
+        self._send(number)
         self._batches[number] = replace(batch, error=None, loss=None, retried_at=(*batch.retried_at, link.at))
         last = self._resumptions[-1]
         self._resumptions[-1] = replace(last, n_retried=last.n_retried + 1)
@@ -216,14 +247,15 @@ class _Reader:
     def _lost(self) -> tuple[int, ...]:
         """Return the batches that may be asked again if the record stops here, ascending.
 
-        These are batches in flight, those that an earlier stop left and that were not asked again yet, and those to
-        which no complete answer came after the last answer on record.
+        These are batches in flight, those that an earlier stop left and that were not asked again yet, and those that
+        were lost last: nothing that was sent after their loss was on record has an answer.
         """
         open_ends = {*self._in_flight, *self._may_retry}
-        for number in range(self._last_answered + 1, len(self._batches)):
-            if self._batches[number].error is not None:
-                open_ends.add(number)
+        open_ends.update(number for number, n_sent in self._lost_at.items() if self._last_answered < n_sent)
         return tuple(number for number in sorted(open_ends) if self._batches[number].retryable)
+
+    def _arrived(self, link: Link) -> Wire | None:
+        return read_reference(link.fields, self._wires, where=f"{WHAT} line {link.seq}")
 
     def _count(self, counts: Counts) -> None:
         self.counts = self.counts.plus(counts)

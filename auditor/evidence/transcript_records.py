@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 
 from auditor.canonical import JsonValue
+from auditor.errors import Attempt, Wire
 from auditor.records import Answer
 
 DOMAIN = b"auditor/1 transcript line\x00"
@@ -14,6 +15,8 @@ MAX_BATCH = 1_000_000
 MAX_LABEL = 2**31 - 1
 MAX_SCORES = 1_000_000
 MAX_TEXT = 500
+MAX_INLINE_BODY = 16 * 1024
+"""Longest raw body, in characters, that is kept in the line of its response."""
 MAX_RETRIES = 3
 """Times that one batch may be asked again after a stop; a batch lost more often stays unanswered."""
 
@@ -40,15 +43,8 @@ class Stop(StrEnum):
     """The suspect had withdrawn."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedAttempt:
-    """An attempt to get a batch answered that brought no complete answer."""
-
-    error: str
-    waited_ms: int
-    """Wait before the next attempt; 0 after the last one."""
-    status: int | None = None
-    """Status of the answer that asked for patience; None when no answer came."""
+FailedAttempt = Attempt
+"""An attempt to get a batch answered that brought no complete answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +60,11 @@ class BatchRecord:
     answers: tuple[Answer, ...] | None = None
     """One answer per position; None when no response was logged."""
     response_sha256: str | None = None
-    """SHA-256 of the raw response body, kept under ``raw/``; None without a body."""
+    """SHA-256 of the raw response body; None without a body."""
+    body: str | None = None
+    """The raw response body; None where it is kept under ``raw/``."""
+    wire: Wire | None = None
+    """How the answer arrived; None where it is not on record. Its headers leave out a date that is ``server_date``."""
     status: int | None = None
     elapsed_ms: int | None = None
     server_date: str | None = None
@@ -127,6 +127,10 @@ class Transcript:
     """Every continuation after a stop, in order."""
     lost: tuple[int, ...] = ()
     """Batches whose answer is not on record and that a resumed audit asks again, ascending."""
+    wires: tuple[Wire, ...] = ()
+    """Every way in which answers arrived, in the order of first use; headers are those of the first answer."""
+    most_in_flight: int = 0
+    """Most batches that were asked and not ended at one time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,15 +145,16 @@ class Counts:
     failed_batches: int = 0
     resumptions: int = 0
     retries: int = 0
+    wires: int = 0
 
     def plus(self, other: "Counts") -> "Counts":
         """Return the sum, field by field."""
         return Counts(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(Counts)})
 
     def as_object(self) -> dict[str, JsonValue]:
-        """Return the counts as they are written; the last two are left out where nothing was resumed."""
+        """Return the counts as they are written; the last three are left out where they are 0."""
         found: dict[str, JsonValue] = {each.name: int(getattr(self, each.name)) for each in fields(Counts)}
-        for name in ("resumptions", "retries"):
+        for name in ("resumptions", "retries", "wires"):
             if not found[name]:
                 del found[name]
         return found

@@ -17,6 +17,7 @@ from auditor.evidence.signing import fingerprint, public_from_pem
 from auditor.evidence.timestamps import MAX_TOKENS, read_tokens
 from auditor.evidence.token_files import token_path, tokens_among
 from auditor.evidence.transcript import read_transcript
+from auditor.evidence.transport import Transport, transport_of
 
 REQUIRED = (paths.RESULTS, paths.SEAL, paths.PROTOCOL, paths.CUSTODY, paths.ENVIRONMENT, paths.TRANSCRIPT)
 STAMPED = (paths.SEAL, paths.HEAD_ENVELOPE)
@@ -55,6 +56,8 @@ class ReportInput:
     """Why the transcript was closed; empty when it was not."""
     counts: Mapping[str, int]
     """``lines``, ``batches``, ``batches_unanswered`` and ``failed_attempts`` of the transcript."""
+    transport: Transport
+    """How the answers arrived."""
     opened_at: str
     """RFC 3339 UTC time of the transcript's first record."""
     closed_at: str
@@ -187,6 +190,7 @@ def from_files(files: Mapping[str, bytes]) -> ReportInput:
             "batches_unanswered": sum(batch.answers is None for batch in transcript.batches),
             "failed_attempts": sum(len(batch.failed_attempts) for batch in transcript.batches),
         },
+        transport=transport_of(transcript),
         opened_at=transcript.opened_at,
         closed_at=transcript.closed_at,
         digests={name: sha256_hex(files[name]) for name in DIGESTED if name in files},

@@ -12,6 +12,7 @@ from auditor.report import drawn_labels, drawn_table, labels, view, wording
 from auditor.report.declared import DECLARED, declared
 from auditor.report.inputs import ReportInput, Tree
 from auditor.report.text import clean, level, rate
+from auditor.report.transport import transport_rows
 from auditor.report.view import Row, digest
 
 _STAMPED = {paths.SEAL: "seal", paths.HEAD_ENVELOPE: "transcript head"}
@@ -183,7 +184,7 @@ def acquisition(given: ReportInput, tree: Tree) -> dict[str, object]:
     rows.append(Row(label="Packages", value=clean(listed, limit=600) or view.NONE))
     rows.append(Row(label="Self-test of the build on this machine", value="not recorded in the bundle"))
     counts = given.counts
-    acquisition = (
+    acquisition: tuple[Row, ...] = (
         Row(label="Transcript records, chained", value=f"{counts.get('lines', 0):,}"),
         Row(label="Exchanges; of these without an answer",
             value=f"{counts.get('batches', 0):,}; {counts.get('batches_unanswered', 0):,}"),
@@ -197,7 +198,7 @@ def acquisition(given: ReportInput, tree: Tree) -> dict[str, object]:
         Row(label="Clock", value=_recorded(given.preamble, "clock")),
     )  # fmt: skip
     return {
-        "acquisition": acquisition,
+        "acquisition": (*acquisition, *transport_rows(given.transport)),
         "custody": _custody(given.custody),
         "keyset_custody": _keyset_custody(given.keyset_custody),
         "environment_rows": rows,

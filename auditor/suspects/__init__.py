@@ -21,6 +21,7 @@ def open_suspect(
     timeout_s: float | None = None,
     max_attempts: int | None = None,
     batch_size: int | None = None,
+    concurrency: int = 1,
     profile: str | None = None,
     classes: tuple[str, ...] = (),
     account: str = "",
@@ -36,6 +37,7 @@ def open_suspect(
         timeout_s: longest time for one attempt; a model file has none.
         max_attempts: attempts per question; a model file needs one.
         batch_size: most inputs per question.
+        concurrency: most requests to an endpoint at a time; a model file is asked by one.
         profile: name of a built-in endpoint profile, or a file whose name ends in ``.toml``.
         classes: names of the task's classes in label order, for services that answer with names.
         account: under which account an endpoint is asked, for the record.
@@ -62,6 +64,7 @@ def open_suspect(
             timeout_s=adapter.DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s,
             max_attempts=adapter.DEFAULT_ATTEMPTS if max_attempts is None else max_attempts,
             batch_size=adapter.DEFAULT_BATCH if batch_size is None else batch_size,
+            concurrency=concurrency,
         )
     if model is not None and endpoint is None:
         loaded = _local_profile(profile)

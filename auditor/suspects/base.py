@@ -16,6 +16,7 @@ import numpy.typing as npt
 from auditor.canonical import JsonValue, canonical_bytes, decimal_string
 from auditor.errors import Attempt as Attempt
 from auditor.errors import SuspectAnswerError, SuspectError, SuspectLoadError, UsageError
+from auditor.errors import Wire as Wire
 from auditor.evidence.reading import Reading, read_answers
 from auditor.records import Answer, Inputs, SuspectId
 
@@ -79,6 +80,18 @@ class RawReply:
     """Digest of the TLS certificate that was shown, or empty."""
     headers: tuple[tuple[str, str], ...] = ()
     """Response headers by lower-case name without those that may carry secrets."""
+    certificates: tuple[str, ...] = ()
+    """Digests of every TLS certificate that was shown, the service's own first."""
+    redirects: tuple[str, ...] = ()
+    """Where the question was sent on to, in order."""
+
+    @property
+    def wire(self) -> Wire | None:
+        """How the answer arrived; None for a suspect without a network."""
+        shown = self.certificates or ((self.certificate_sha256,) if self.certificate_sha256 else ())
+        if not (self.address or shown or self.redirects or self.headers):
+            return None
+        return Wire(address=self.address, certificates=shown, redirects=self.redirects, headers=self.headers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +146,11 @@ class Suspect(ABC):
         """Read all later answers so; raises as :meth:`reading` does."""
         raise UsageError("this suspect's labels cannot be calibrated")
 
+    @property
+    def concurrency(self) -> int:
+        """Most exchanges at a time; from 2 on :meth:`query` is called from several threads."""
+        return 1
+
     def query(self, inputs: Inputs) -> Exchange:
         """Ask the suspect about a batch and check the shape and range of every answer.
 
@@ -152,6 +170,7 @@ class Suspect(ABC):
         except SuspectError as error:
             if exchange is not None:
                 error.attempts, error.body = exchange.failed_attempts, exchange.reply.body
+                error.wire = exchange.reply.wire
             raise
         except Exception as error:
             raise SuspectAnswerError(f"the suspect's answer cannot be used ({type(error).__name__})") from error
@@ -164,6 +183,9 @@ class Suspect(ABC):
             batch = np.ascontiguousarray(inputs[start : start + self.batch_size])
             answers += self.query(batch).reply.answers
         return tuple(answers)
+
+    def cancel(self) -> None:
+        """End exchanges that are under way in other threads; nothing is asked after it."""
 
     def close(self) -> None:
         """Release connections and files."""

@@ -134,6 +134,7 @@ def test_a_disk_that_gives_up_at_any_write_leaves_an_audit_that_goes_on(opened, 
             case "closed":
                 patch.setattr(TranscriptWriter, "closed", refuse)
             case "store_raw":
+                patch.setattr(asking, "MAX_INLINE_BODY", 0)
                 patch.setattr(asking, "store_raw", third(asking.store_raw))
             case "bundle":
                 patch.setattr("auditor.evidence.bundle.put", third(put))
@@ -163,7 +164,7 @@ def test_a_write_that_stops_in_the_middle_of_a_line_leaves_whole_lines(opened, t
         verify(opened, tmp_path / "a")
     data = (tmp_path / "a" / "transcript.jsonl").read_bytes()
     assert recoverable_prefix(data) == data
-    assert read_transcript(data).n_lines == 4
+    assert read_transcript(data).n_lines == 7
     monkeypatch.undo()
     assert resumed(opened, tmp_path / "a").exit_code == 0
 

@@ -1,5 +1,6 @@
 """Certificates, proxies and headers: what is trusted, what is recorded, what is never sent or kept."""
 
+import base64
 import dataclasses
 import datetime
 import hashlib
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from auditor.errors import SuspectRefusedError, SuspectUnavailableError
+from auditor.errors import SuspectAnswerError, SuspectRefusedError, SuspectUnavailableError
 from auditor.suspects.http import HttpSuspect
 from auditor.suspects.http.profile import load
 
@@ -53,7 +54,7 @@ class Authority:
             .not_valid_after(end)
         )
 
-    def server(self, name, *, address="127.0.0.1", start=NOW - DAY, end=NOW + DAY):
+    def server(self, name, *, address="127.0.0.1", start=NOW - DAY, end=NOW + DAY, chain=False):
         """Return a server's TLS context, and the digest of its certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -68,7 +69,8 @@ class Authority:
         path = self.folder / f"{name}.pem"
         pem = serialization.Encoding.PEM
         private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        path.write_bytes(private + certificate.public_bytes(pem))
+        shown = certificate.public_bytes(pem) + (self.root.public_bytes(pem) if chain else b"")
+        path.write_bytes(private + shown)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
         digest = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
@@ -100,6 +102,73 @@ def test_the_certificate_that_was_shown_is_recorded(authority, trusted):
         reply = suspect.query(TWO).reply
     assert described.certificate_sha256 == reply.certificate_sha256 == digest
     assert described.address == reply.address == "127.0.0.1"
+
+
+def test_the_whole_chain_that_was_shown_is_recorded(authority, trusted):
+    context, digest = authority.server("chained", chain=True)
+    with web.faulty(web.sends(body=GOOD), tls=context) as server, suspect_at(server.url) as suspect:
+        reply = suspect.query(TWO).reply
+    root = hashlib.sha256(authority.root.public_bytes(serialization.Encoding.DER)).hexdigest()
+    assert reply.certificates == (digest, root)
+    assert reply.wire.certificates == reply.certificates
+    assert reply.certificate_sha256 == digest
+
+
+def test_redirects_that_were_followed_are_recorded_without_their_query():
+    steps = (web.sends(307, headers={"Location": "/elsewhere?token=s3cret"}), web.sends(body=GOOD))
+    with web.faulty(*steps) as server, suspect_at(server.url) as suspect:
+        reply = suspect.query(TWO).reply
+        assert reply.redirects == (f"307 {server.url}/elsewhere",)
+        assert suspect.query(TWO).reply.redirects == ()
+
+
+def test_attempts_and_refusals_tell_how_their_answers_arrived():
+    headers = {"Retry-After": "0", "X-Request-Id": "a1"}
+    steps = (web.sends(429, headers=headers), web.sends(body=GOOD), web.sends(403, headers={"X-Request-Id": "b2"}))
+    with web.faulty(*steps) as server, suspect_at(server.url, max_attempts=2) as suspect:
+        (attempt,) = suspect.query(TWO).failed_attempts
+        with pytest.raises(SuspectRefusedError) as caught:
+            suspect.query(TWO)
+    assert attempt.wire.address == caught.value.wire.address == "127.0.0.1"
+    assert {"retry-after": "0", "x-request-id": "a1"}.items() <= dict(attempt.wire.headers).items()
+    assert dict(caught.value.wire.headers)["x-request-id"] == "b2"
+
+
+def test_an_unusable_answer_tells_how_it_arrived():
+    with (
+        web.faulty(web.sends(body=b"<html>")) as server,
+        suspect_at(server.url) as suspect,
+        pytest.raises(SuspectAnswerError) as caught,
+    ):
+        suspect.query(TWO)
+    assert caught.value.wire.address == "127.0.0.1"
+    assert caught.value.body == b"<html>"
+
+
+def digest_of(body):
+    return base64.b64encode(hashlib.sha256(body).digest()).decode()
+
+
+@pytest.mark.parametrize("name", ["Content-Digest", "Repr-Digest"])
+def test_an_answer_that_was_damaged_on_the_way_is_no_answer(name):
+    damaged = bytes([GOOD[0] ^ 1]) + GOOD[1:]
+    stated = {name: f"sha-512=:AAAA:, sha-256=:{digest_of(GOOD)}:"}
+    steps = (web.sends(body=damaged, headers=stated), web.sends(body=GOOD, headers=stated))
+    with web.faulty(*steps) as server, suspect_at(server.url, max_attempts=2) as suspect:
+        exchange = suspect.query(TWO)
+    (attempt,) = exchange.failed_attempts
+    assert attempt.error == "the answer is not the one its digest was made of"
+    assert exchange.reply.body == GOOD
+
+
+def test_a_damaged_answer_without_a_digest_is_kept_and_never_asked_for_again():
+    with (
+        web.faulty(web.sends(body=b"\x7a" + GOOD[1:])) as server,
+        suspect_at(server.url, max_attempts=4) as suspect,
+        pytest.raises(SuspectAnswerError),
+    ):
+        suspect.query(TWO)
+    assert len(server.requests) == 1
 
 
 def test_a_service_without_a_description_is_looked_at_without_asking(authority, trusted):

@@ -13,6 +13,7 @@ from auditor.evidence.recompute import issued_replies, judge_nonce, planned_prob
 from auditor.evidence.signing import public_from_pem
 from auditor.evidence.superseded import check_superseded
 from auditor.evidence.transcript import read_transcript
+from auditor.evidence.transport import transport_of
 
 
 def recorded_answers(case: Verified) -> str:
@@ -24,7 +25,8 @@ def recorded_answers(case: Verified) -> str:
     signed = (case.head.transcript_sha256, case.head.head, case.head.n_lines)
     if signed != (bundle.sha256(paths.TRANSCRIPT), transcript.head, transcript.n_lines):
         raise TranscriptError("the transcript is not the one whose head was signed before the analysis")
-    recorded = {batch.response_sha256 for batch in transcript.batches if batch.response_sha256 is not None}
+    apart = (batch for batch in transcript.batches if batch.body is None)
+    recorded = {batch.response_sha256 for batch in apart if batch.response_sha256 is not None}
     calibration = calibration_of(transcript.preamble, n_classes=len(case.seal.spec.classes))
     recorded |= set() if calibration is None else set(calibration.bodies_sha256)
     raw = {entry.sha256 for path, entry in bundle.entries.items() if path.startswith(f"{paths.RAW_FOLDER}/")}
@@ -37,7 +39,8 @@ def recorded_answers(case: Verified) -> str:
     batches = f"{answered} of {len(transcript.batches)} batches answered"
     examiner = public_from_pem(bundle.contents[paths.EXAMINER_KEY], what=paths.EXAMINER_KEY)
     resumed = check_superseded(bundle, transcript, examiner_public=examiner)
-    return f"{transcript.n_lines} lines, {batches}{unrecorded}; {resumed}{ending}"
+    way = f"{transport_of(transcript).as_text()}; " if transcript.wires else ""
+    return f"{transcript.n_lines} lines, {batches}{unrecorded}; {way}{resumed}{ending}"
 
 
 def raw_answers(case: Verified) -> str:

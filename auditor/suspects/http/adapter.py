@@ -5,11 +5,11 @@ asked again once a complete answer was received, whatever that answer says.
 """
 
 import logging
-import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from auditor.errors import (
@@ -25,6 +25,7 @@ from auditor.records import Inputs, SuspectId
 from auditor.suspects.base import Attempt, Description, Exchange, RawReply, Suspect
 from auditor.suspects.http.addresses import parse_address, retry_after_s, secrets_of
 from auditor.suspects.http.dialects import dialect_of, filled_headers
+from auditor.suspects.http.pace import Pace, StoppedError
 from auditor.suspects.http.profile import Profile
 from auditor.suspects.http.transport import Failure, Received, Transport
 
@@ -56,8 +57,10 @@ class HttpSuspect(Suspect):
         timeout_s: longest time for one whole attempt.
         max_attempts: attempts per question before it counts as unanswered.
         batch_size: most inputs per request; a smaller limit that the service declares is respected.
+        concurrency: most requests at a time; a smaller limit of the profile is respected.
         max_body_bytes: largest answer that is read, after decompression.
-        sleep: waits between attempts, and between requests where the profile limits their rate.
+        sleep: waits between attempts, and between requests where the profile limits their rate; None waits in a way
+            that :meth:`cancel` ends.
         jitter: returns a number in [0, 1) that spreads the waits.
         now_s: seconds since the epoch, for Retry-After dates.
         steady_s: seconds of a clock that never steps back, for the rate limit.
@@ -79,33 +82,42 @@ class HttpSuspect(Suspect):
         max_attempts: int = DEFAULT_ATTEMPTS,
         batch_size: int = DEFAULT_BATCH,
         max_body_bytes: int = MAX_BODY_BYTES,
-        sleep: Callable[[float], None] = time.sleep,
+        concurrency: int = 1,
+        sleep: Callable[[float], None] | None = None,
         jitter: Callable[[], float] = random.random,
         now_s: Callable[[], float] = time.time,
         steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not timeout_s > 0 or min(max_attempts, batch_size, max_body_bytes) < 1:
-            raise UsageError("timeout, attempts, batch size and body limit must be positive")
+        if not timeout_s > 0 or min(max_attempts, batch_size, max_body_bytes, concurrency) < 1:
+            raise UsageError("timeout, attempts, batch size, concurrency and body limit must be positive")
         self._target = parse_address(base_url)
         headers, secrets = filled_headers(profile)
-        self._transport = Transport(
-            self._target,
-            timeout_s=timeout_s,
-            max_body_bytes=max_body_bytes,
-            headers=headers,
-            secrets=(*secrets, *secrets_of(self._target)),
-            proxy=proxy,
-        )
+
+        def connect() -> Transport:
+            return Transport(
+                self._target,
+                timeout_s=timeout_s,
+                max_body_bytes=max_body_bytes,
+                headers=headers,
+                secrets=(*secrets, *secrets_of(self._target)),
+                proxy=proxy,
+            )
+
+        self._connect = connect
+        self._transport = connect()
+        # A session belongs to one thread at a time; each lane takes an idle one.
+        self._transports, self._idle = [self._transport], [self._transport]
         self.dialect = dialect_of(profile, classes=classes)
         self._account = account
         self._certificate_sha256 = ""
         self._max_attempts = max_attempts
         self._batch_size = batch_size if profile is None else min(batch_size, profile.limits.batch_size)
         rate = 0.0 if profile is None else profile.limits.requests_per_minute
-        self._spacing_s = 60.0 / rate if rate else 0.0
-        self._next_s = -math.inf
-        self._steady_s = steady_s
-        self._sleep = sleep
+        limit = 0 if profile is None else profile.limits.concurrency
+        self._concurrency = min(concurrency, limit or concurrency)
+        self._pace = Pace(
+            lanes=self._concurrency, spacing_s=60.0 / rate if rate else 0.0, sleep=sleep, steady_s=steady_s
+        )
         self._jitter = jitter
         self._now_s = now_s
         self.n_requests = 0
@@ -126,9 +138,21 @@ class HttpSuspect(Suspect):
         """Read all later answers so."""
         self.dialect.reading = reading
 
+    @property
+    def concurrency(self) -> int:
+        """Most requests at a time."""
+        return self._concurrency
+
+    def cancel(self) -> None:
+        """End requests that are under way in other threads; nothing is asked after it."""
+        self._pace.stop()
+        for transport in self._transports:
+            transport.cancel()
+
     def close(self) -> None:
         """Close pooled connections."""
-        self._transport.close()
+        for transport in self._transports:
+            transport.close()
 
     def describe(self) -> Description:
         """Return what the service says about itself; one without a description is known by its address alone."""
@@ -180,7 +204,7 @@ class HttpSuspect(Suspect):
             self._notice(received)
             answers = self.dialect.answers(received.body)
         except SuspectError as error:
-            error.attempts, error.body = attempts, received.body or None
+            error.attempts, error.body, error.wire = attempts, received.body or None, received.wire
             raise
         reply = RawReply(
             answers=answers,
@@ -191,6 +215,8 @@ class HttpSuspect(Suspect):
             address=received.address,
             certificate_sha256=received.certificate_sha256,
             headers=received.headers,
+            certificates=received.certificates,
+            redirects=received.redirects,
         )
         return Exchange(reply=reply, failed_attempts=attempts)
 
@@ -205,11 +231,10 @@ class HttpSuspect(Suspect):
     ) -> tuple[Received, tuple[Attempt, ...]]:
         # urllib3 can retry too, but keeps no record of each attempt's reason and wait.
         attempts: list[Attempt] = []
+        served = 0
         for number in range(1, self._max_attempts + 1):
-            self._keep_the_rate()
-            self.n_requests += 1
             try:
-                outcome = self._transport.attempt(method, path, body, content_type=content_type)
+                outcome = self._attempt(method, path, body, content_type=content_type, served=served)
             except SuspectError as error:
                 error.attempts = tuple(attempts)
                 raise
@@ -220,21 +245,59 @@ class HttpSuspect(Suspect):
             wait_s = 0.0
             if number < self._max_attempts:
                 wait_s = self._wait_s(number, outcome)
-                self._sleep(wait_s)
-            status = outcome.status if isinstance(outcome, Received) else None
-            attempts.append(Attempt(error=text, waited_ms=round(wait_s * 1000), status=status))
+            if isinstance(outcome, Received):
+                # Who asks one request for patience means all of them.
+                asked_s = retry_after_s(outcome.retry_after, now_s=self._now_s()) or 0.0
+                served = self._pace.pause(wait_s or min(asked_s, MAX_WAIT_S))
+            if number < self._max_attempts:
+                self._wait(wait_s, attempts)
+            status, wire = (outcome.status, outcome.wire) if isinstance(outcome, Received) else (None, None)
+            attempts.append(Attempt(error=text, waited_ms=round(wait_s * 1000), status=status, wire=wire))
         reasons = ", ".join(f"{n} × {text}" for text, n in Counter(attempt.error for attempt in attempts).items())
         message = f"{self._target.uri}: no answer ({reasons})"
         if attempts[-1].error == "HTTP 429":
             raise SuspectThrottledError(message, attempts=attempts)
         raise SuspectUnavailableError(message, attempts=attempts)
 
-    def _keep_the_rate(self) -> None:
-        if self._spacing_s:
-            left_s = self._next_s - self._steady_s()
-            if left_s > 0:
-                self._sleep(left_s)
-            self._next_s = self._steady_s() + self._spacing_s
+    def _attempt(
+        self, method: str, path: str, body: bytes | None, *, content_type: str, served: int
+    ) -> Received | Failure:
+        try:
+            self._pace.enter(served=served)
+        except StoppedError as error:
+            raise self._stopped() from error
+        outcome: Received | Failure | None = None
+        try:
+            self.n_requests += 1
+            with self._idle_transport() as transport:
+                outcome = transport.attempt(method, path, body, content_type=content_type)
+            return outcome
+        finally:
+            answered = isinstance(outcome, Received) and outcome.status not in RETRIED_STATUS
+            self._pace.leave(answered=answered, served=served)
+
+    @contextmanager
+    def _idle_transport(self) -> Iterator[Transport]:
+        try:
+            transport = self._idle.pop()
+        except IndexError:
+            transport = self._connect()
+            self._transports.append(transport)
+        try:
+            yield transport
+        finally:
+            self._idle.append(transport)
+
+    def _wait(self, wait_s: float, attempts: list[Attempt]) -> None:
+        try:
+            self._pace.wait(wait_s)
+        except StoppedError as error:
+            stopped = self._stopped()
+            stopped.attempts = tuple(attempts)
+            raise stopped from error
+
+    def _stopped(self) -> SuspectUnavailableError:
+        return SuspectUnavailableError(f"{self._target.uri}: the question was called off")
 
     def _wait_s(self, number: int, outcome: Received | Failure) -> float:
         if isinstance(outcome, Received):

@@ -80,6 +80,8 @@ class Limits:
     batch_size: int = 64
     requests_per_minute: float = 0.0
     """0: no limit."""
+    concurrency: int = 0
+    """Most requests at a time; 0: no limit."""
     price_per_query: Decimal = Decimal(0)
     currency: str = ""
 

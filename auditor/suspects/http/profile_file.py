@@ -269,6 +269,7 @@ def _limits(table: _Table) -> Limits:
     found = Limits(
         batch_size=table.integer("batch_size", 64, low=1, high=MAX_BATCH),
         requests_per_minute=table.number("requests_per_minute", 0.0, low=0.0, high=1e6),
+        concurrency=table.integer("concurrency", 0, low=0, high=MAX_BATCH),
         price_per_query=price,
         currency=_line_of_text(table, "currency", ""),
     )

@@ -1,14 +1,15 @@
 """One attempt to get one complete answer: addresses, connections, time and size limits."""
 
+import base64
+import hashlib
 import logging
 import os
 import re
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
@@ -25,14 +26,16 @@ from urllib3.response import HTTPResponse
 
 from auditor import __version__
 from auditor.canonical import sha256_hex
-from auditor.errors import SuspectAnswerError, SuspectUnavailableError, UsageError
+from auditor.errors import SuspectAnswerError, SuspectUnavailableError, UsageError, Wire
 from auditor.evidence.reading import printable
 from auditor.suspects.http.addresses import Target, redirected
+from auditor.suspects.http.deadline import Deadline
 
 MAX_HEADERS = 50
 MIN_SECRET = 8
 SECRET_HEADER = re.compile(r"cookie|auth|token|secret|session|signature|key", re.IGNORECASE)
 CHUNK_BYTES = 64 * 1024
+_STATED_DIGEST = re.compile(r"(?:^|[,\s])sha-256=:([A-Za-z0-9+/]{43}=):")
 MAX_REDIRECTS = 3
 
 # Its warnings about malformed headers print the full address, which may carry a token in the query.
@@ -55,6 +58,17 @@ class Received:
     """Digest of the TLS certificate (DER) the service showed; empty without TLS."""
     headers: tuple[tuple[str, str], ...] = ()
     """Response headers by lower-case name, those that may carry secrets left out."""
+    certificates: tuple[str, ...] = ()
+    """Digests of every certificate the service showed, its own first; empty without TLS."""
+    redirects: tuple[str, ...] = ()
+    """Where the question was sent on to, status and address without query, in order."""
+
+    @property
+    def wire(self) -> Wire:
+        """How the answer arrived."""
+        return Wire(
+            address=self.address, certificates=self.certificates, redirects=self.redirects, headers=self.headers
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +97,17 @@ class Transport:
         self._secrets = tuple(secret.encode() for secret in secrets if len(secret) >= MIN_SECRET)
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
-        self._deadline = _Deadline(timeout_s)
+        self._deadline = Deadline(timeout_s)
         self._session = _session(self._deadline, auth=target.auth, proxy=proxy)
 
     def close(self) -> None:
         """Close pooled connections and stop watching them."""
         self._session.close()
         self._deadline.close()
+
+    def cancel(self) -> None:
+        """End the attempt that another thread is making, if any."""
+        self._deadline.cut()
 
     def attempt(
         self, method: str, path: str, body: bytes | None, *, content_type: str = "application/json"
@@ -147,14 +165,15 @@ class Transport:
             raise SuspectUnavailableError(f"{self._target.uri}: the address cannot be used") from error
         return Failure(text=_network_error(causes))
 
-    def _send(self, method: str, url: str, body: bytes | None, *, content_type: str) -> Received:
-        headers = {**self._headers, **({"Content-Type": content_type} if body is not None else {})}
+    def _send(self, method: str, url: str, sent: bytes | None, *, content_type: str) -> Received | Failure:
+        headers = {**self._headers, **({"Content-Type": content_type} if sent is not None else {})}
+        redirects: list[str] = []
         for _ in range(MAX_REDIRECTS + 1):
             started_s = time.monotonic()
             response = self._session.request(
                 method,
                 url,
-                data=body,
+                data=sent,
                 headers=headers,
                 timeout=self._timeout_s,
                 allow_redirects=False,
@@ -164,15 +183,21 @@ class Transport:
                 location = response.headers.get("Location", "")
                 if response.status_code in (301, 302, 307, 308) and location:
                     url = redirected(url, location, uri=self._target.uri)
+                    redirects.append(f"{response.status_code} {printable(url.partition('?')[0], limit=200)}")
                     continue
-                address, certificate_sha256 = _peer_address(response), _peer_certificate(response)
+                address, certificates = _peer_address(response), _peer_certificates(response)
+                body = self._read(response) if 200 <= response.status_code < 300 else b""
+                if _is_damaged(body, response):
+                    return Failure(text="the answer is not the one its digest was made of")
                 return Received(
                     status=response.status_code,
-                    body=self._read(response) if 200 <= response.status_code < 300 else b"",
+                    body=body,
                     server_date=printable(response.headers.get("Date")),
                     retry_after=response.headers.get("Retry-After", ""),
                     address=address,
-                    certificate_sha256=certificate_sha256,
+                    certificate_sha256=next(iter(certificates), ""),
+                    certificates=certificates,
+                    redirects=tuple(redirects),
                     headers=self._told_headers(response),
                     elapsed_ms=round((time.monotonic() - started_s) * 1000),
                 )
@@ -197,66 +222,6 @@ class Transport:
         return tuple(sorted(told))
 
 
-class _Deadline:
-    """Ends an attempt that takes too long altogether.
-
-    Timeouts of single reads would let a server keep an auditor for hours, one byte at a time. One thread watches all
-    attempts of a suspect; it sleeps for a whole timeout whenever nothing runs, which is early enough for whatever
-    starts meanwhile.
-    """
-
-    def __init__(self, timeout_s: float) -> None:
-        self.expired = False
-        self._timeout_s = timeout_s
-        self._ends_s: float | None = None
-        self._socket: socket.socket | None = None
-        self._lock = threading.Lock()
-        self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Shut the watched socket down after the timeout, unless the block ends before."""
-        if self._thread is None:
-            self._closed.clear()
-            self._thread = threading.Thread(target=self._watch, name="deadline", daemon=True)
-            self._thread.start()
-        with self._lock:
-            self.expired, self._socket = False, None
-            self._ends_s = time.monotonic() + self._timeout_s
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._ends_s, self._socket = None, None
-
-    def reads_from(self, connected: socket.socket | None) -> None:
-        """Remember the socket that the answer will come from."""
-        with self._lock:
-            if self.expired:
-                raise TimeoutError
-            self._socket = connected
-
-    def close(self) -> None:
-        """Stop watching."""
-        self._closed.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-
-    def _watch(self) -> None:
-        left_s = self._timeout_s
-        while not self._closed.wait(left_s):
-            with self._lock:
-                left_s = self._timeout_s if self._ends_s is None else self._ends_s - time.monotonic()
-                if left_s > 0:
-                    continue
-                self.expired, self._ends_s, left_s = True, None, self._timeout_s
-                if self._socket is not None:
-                    with suppress(OSError):
-                        self._socket.shutdown(socket.SHUT_RDWR)
-
-
 class _Session(requests.Session):
     """A session that leaves redirects alone: preparing the next request would read the body without a limit."""
 
@@ -268,7 +233,7 @@ class _Session(requests.Session):
 class _TimedAdapter(HTTPAdapter):
     """The usual adapter, whose direct connections tell the deadline which socket they read from."""
 
-    def __init__(self, deadline: _Deadline) -> None:
+    def __init__(self, deadline: Deadline) -> None:
         class Plain(HTTPConnection):
             def getresponse(self) -> HTTPResponse:  # type: ignore[override]
                 deadline.reads_from(self.sock)
@@ -289,7 +254,7 @@ class _TimedAdapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
 
 
-def _session(deadline: _Deadline, *, auth: HTTPBasicAuth | None, proxy: str | None) -> requests.Session:
+def _session(deadline: Deadline, *, auth: HTTPBasicAuth | None, proxy: str | None) -> requests.Session:
     session = _Session()
     # Nothing comes from the environment unseen: a .netrc entry would send its owner's password to a suspect, and a
     # proxy nobody named would stand between the examiner and whoever answers.
@@ -319,6 +284,17 @@ def _trusting(bundle: bool | str | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=trusted)
 
 
+def _is_damaged(body: bytes, response: requests.Response) -> bool:
+    """Return whether a body is another than the service made its digest of (RFC 9530), where it states one."""
+    if not body or response.headers.get("Content-Encoding", "identity") != "identity":
+        return False
+    for name in ("Content-Digest", "Repr-Digest"):
+        stated = _STATED_DIGEST.search(response.headers.get(name, ""))
+        if stated and base64.b64encode(hashlib.sha256(body).digest()).decode() != stated[1]:
+            return True
+    return False
+
+
 def _peer_address(response: requests.Response) -> str:
     connection = response.raw.connection
     if connection is None or connection.sock is None or connection.proxy is not None:
@@ -326,11 +302,20 @@ def _peer_address(response: requests.Response) -> str:
     return str(connection.sock.getpeername()[0])
 
 
-def _peer_certificate(response: requests.Response) -> str:
-    connection = response.raw.connection
-    connected = getattr(connection, "sock", None)
-    shown = connected.getpeercert(binary_form=True) if isinstance(connected, ssl.SSLSocket) else None
-    return "" if shown is None else sha256_hex(shown)
+def _peer_certificates(response: requests.Response) -> tuple[str, ...]:
+    connected = getattr(response.raw.connection, "sock", None)
+    if not isinstance(connected, ssl.SSLSocket):
+        return ()
+    # Public from Python 3.13 on; before, the same method is only on the object behind the socket.
+    shown = getattr(connected, "get_unverified_chain", None)
+    if shown is not None:
+        return tuple(sha256_hex(certificate) for certificate in shown())
+    behind = getattr(connected, "_sslobj", None)
+    shown = getattr(behind, "get_unverified_chain", None)
+    if shown is not None:
+        return tuple(sha256_hex(ssl.PEM_cert_to_DER_cert(certificate.public_bytes())) for certificate in shown())
+    own = connected.getpeercert(binary_form=True)
+    return () if own is None else (sha256_hex(own),)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
