@@ -21,15 +21,15 @@ HEADLINES: Mapping[LineUpOutcome, str] = {
     LineUpOutcome.INCONCLUSIVE: "The line-up shows nothing either way.",
 }
 MEANINGS: Mapping[LineUpOutcome, str] = {
-    LineUpOutcome.STANDS_OUT: "The examiner, who could not know which letter was the suspect, and the sealed "
+    LineUpOutcome.STANDS_OUT: "The examiner, who was not told which letter was the suspect, and the sealed "
     "keys, which were the same for all, separate the suspect from every other candidate.",
     LineUpOutcome.NOT_ALONE: "Either these models derive from the owner's as well, or the keys are not "
     "specific to it. Which of the two holds, the line-up cannot tell, except for a model that provably existed before "
     "the keys were sealed.",
     LineUpOutcome.DOES_NOT_STAND_OUT: "The sealed keys treat the suspect like a model that has nothing to do with the "
     "owner's.",
-    LineUpOutcome.INCONCLUSIVE: "The suspect's own audit, or that of candidates it is to be compared with, did not end with "
-    "evidence that can be compared.",
+    LineUpOutcome.INCONCLUSIVE: "The suspect's own audit, or that of candidates it is to be compared with, did not end "
+    "with evidence that can be compared.",
 }
 NOT_MEANT: Mapping[LineUpOutcome, str] = {
     LineUpOutcome.STANDS_OUT: "Who copied what, when, or whether it was allowed. The strength of the evidence "
@@ -95,6 +95,7 @@ def render_lineup(finding: Mapping[str, JsonValue], *, issued_at: str) -> bytes:
     top = Fields(finding, what=WHAT)
     outcome, innocents = _outcome(top.text("outcome")), top.object("innocents")
     keyset, lineup = top.object("keyset"), top.object("lineup")
+    sealed_at = keyset.text("sealed_at")
     rows = [_row(item) for item in top.items("candidates")]
     claimed, others = innocents.integer("false_claims"), innocents.integer("candidates")
     suspect = next(row for row in rows if row.suspect)
@@ -124,13 +125,13 @@ def render_lineup(finding: Mapping[str, JsonValue], *, issued_at: str) -> bytes:
         rank_sentence=_rank_sentence(finding),
         family_sentence=_family_sentence(top.integer("family", low=1), n_candidates=len(rows)),
         innocents_sentence=_innocents_sentence(innocents, claimed=claimed, others=others),
-        refuted_sentence=_refuted_sentence(finding, keyset.text("sealed_at")),
+        refuted_sentence=_refuted_sentence(finding, sealed_at),
         identification=[
             ("Custodian's key", lineup.text("custodian_fingerprint")),
             ("Examiner's key", top.text("examiner_fingerprint")),
             ("Owner's key", keyset.text("owner_fingerprint")),
             ("Seal of the keys", keyset.text("seal_sha256")),
-            ("Sealed, owner's clock", keyset.text("sealed_at")),
+            ("Sealed, owner's clock", sealed_at),
             ("List fixed, custodian's clock", lineup.text("committed_at")),
             ("List fixed, trusted time", _time(lineup.raw("committed_trusted"))),
             ("List opened, custodian's clock", lineup.text("opened_at")),
@@ -212,8 +213,8 @@ def _rank_sentence(finding: Mapping[str, JsonValue]) -> str:
         f"Counting the suspect, {place} of {k} candidates reach at least the suspect's evidence; ties, and candidates "
         f"whose audit was not valid, count against the claim. Were the suspect innocent and interchangeable with the "
         f"others, a place this high would come about with a probability of {place}/{k} = {decimal(place / k)}, "
-        f"whatever the keys are and whoever made them. A line-up of {k} can never give less than 1/{k} = {decimal(1 / k)}: it "
-        "tests keys and examiner, and does not replace the test in the suspect's own report."
+        f"whatever the keys are and whoever made them. A line-up of {k} can never give less than 1/{k} = "
+        f"{decimal(1 / k)}: it tests keys and examiner, and does not replace the test in the suspect's own report."
     )
 
 
