@@ -55,8 +55,8 @@ CANNOT = (
     "seals, not the models or the thefts.",
     "A suspect that learned from two marked models may carry both marks without either claimant having copied the "
     "other.",
-    "A cross-test says nothing where it was not done or ended inconclusive, and a mark that was removed from a "
-    "claimant's model before it was sealed is not found there.",
+    "A cross-test says nothing where it was not done or ended inconclusive. Each claimant chooses the model that it "
+    "seals: a later one who seals a model without the earlier mark escapes the cross-test, and then time alone orders.",
     "Who made the suspect, whether it was allowed, and what licence holds between the claimants.",
     "Two claims are two questions: the chance that an innocent suspect is called supported by either is at most the "
     "sum of both sealed levels.",
