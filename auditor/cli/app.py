@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from auditor import __version__
 from auditor.cli.attack import attack
+from auditor.cli.blind import blind
 from auditor.cli.check import check
 from auditor.cli.cosign import cosign
 from auditor.cli.custody import custody
@@ -21,6 +22,7 @@ from auditor.cli.plan import plan
 from auditor.cli.probe import probe
 from auditor.cli.profiles import profiles
 from auditor.cli.report import report
+from auditor.cli.rivals import rivals
 from auditor.cli.screen import screen
 from auditor.cli.seal import seal
 from auditor.cli.serve import serve
@@ -81,10 +83,11 @@ def _options(
 
 _COMMANDS = (
     demo, seal, guard, serve, attack, probe, profiles, verify, check, pack, stamp, cosign, panel, screen, plan, dry_run,
-    report,
+    report, rivals,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__.replace("_", "-"))(_command)
 app.add_typer(train, name="train")
 app.add_typer(keys, name="keys")
 app.add_typer(custody, name="custody")
+app.add_typer(blind, name="blind")

@@ -101,17 +101,7 @@ def read_token(raw: bytes, *, data: bytes, what: str, nonce: int | None = None) 
     Raises:
         TimestampError: not a granted response, over other bytes, by a weak hash, or without the nonce.
     """
-    if len(raw) > MAX_TOKEN_BYTES:
-        raise TimestampError(f"{what}: larger than {MAX_TOKEN_BYTES} bytes")
-    response = _decode(raw)
-    if response is None:
-        token, algorithm, imprint = _read_leniently(raw, what=what)
-    else:
-        if response.status != GRANTED:
-            raise TimestampError(f"{what}: the authority did not grant a time stamp")
-        token, algorithm, imprint = _read_strictly(response, what=what)
-    if algorithm not in _HASHES:
-        raise TimestampError(f"{what}: stamped with a hash that is not accepted here")
+    token, algorithm, imprint = _read(raw, what=what)
     if hashlib.new(_HASHES[algorithm], data).digest() != imprint:
         raise TimestampError(f"{what}: is a time stamp over other bytes")
     if nonce is not None and token.nonce != nonce:
@@ -161,13 +151,50 @@ def verify_tokens(
     return tuple(findings)
 
 
+def verify_digest_token(raw: bytes, *, sha256: str, what: str, roots: Sequence["Certificate"]) -> TokenFinding:
+    """Verify one token over a file that is known by its SHA-256 alone, against the caller's roots.
+
+    Raises:
+        TimestampError: not a granted response, by another hash than SHA-256, or over another file.
+    """
+    token, algorithm, imprint = _read(raw, what=what)
+    if _HASHES[algorithm] != "sha256" or imprint != bytes.fromhex(sha256):
+        raise TimestampError(f"{what}: is not a time stamp over this file by SHA-256")
+    reason = "in an encoding this version cannot verify"
+    if token.response is None:
+        return TokenFinding(path=what, token=token, state=TokenState.UNREADABLE, reason=reason)
+    reason = "no root of a time authority was given"
+    if roots:
+        reason = _distrust(token.response, hashed=imprint, roots=roots)
+    state = TokenState.UNTRUSTED if reason else TokenState.VERIFIED
+    return TokenFinding(path=what, token=token, state=state, reason=reason)
+
+
 def response_of_token(token: bytes) -> bytes:
     """Wrap a bare ``TimeStampToken``, as a PDF signature carries it, into a granted ``TimeStampResp``."""
     return _wrapped(0x30, [bytes.fromhex("3003020100"), token])
 
 
-def _distrust(response: "TimeStampResponse", *, data: bytes, roots: Sequence["Certificate"]) -> str:
-    """Return why a token does not verify under the roots, or an empty text."""
+def _read(raw: bytes, *, what: str) -> tuple[Token, str, bytes]:
+    """Return what a granted response says, the identifier of its hash, and its imprint."""
+    if len(raw) > MAX_TOKEN_BYTES:
+        raise TimestampError(f"{what}: larger than {MAX_TOKEN_BYTES} bytes")
+    response = _decode(raw)
+    if response is None:
+        token, algorithm, imprint = _read_leniently(raw, what=what)
+    else:
+        if response.status != GRANTED:
+            raise TimestampError(f"{what}: the authority did not grant a time stamp")
+        token, algorithm, imprint = _read_strictly(response, what=what)
+    if algorithm not in _HASHES:
+        raise TimestampError(f"{what}: stamped with a hash that is not accepted here")
+    return token, algorithm, imprint
+
+
+def _distrust(
+    response: "TimeStampResponse", *, roots: Sequence["Certificate"], data: bytes = b"", hashed: bytes | None = None
+) -> str:
+    """Return why a token over ``data``, or over the file with digest ``hashed``, does not verify; or an empty text."""
     from rfc3161_client import VerificationError, VerifierBuilder
 
     # The token's own certificates are not handed over as intermediates: the library would trust those like roots.
@@ -176,7 +203,10 @@ def _distrust(response: "TimeStampResponse", *, data: bytes, roots: Sequence["Ce
     for root in dict.fromkeys(roots):
         builder = builder.add_root_certificate(root)
     try:
-        builder.build().verify_message(response, data)
+        if hashed is None:
+            builder.build().verify_message(response, data)
+        else:
+            builder.build().verify(response, hashed)
     except (VerificationError, ValueError, TypeError) as error:
         told = " ".join(str(error).partition("ErrorStack")[0].split()).rstrip(": ")[:120]
         return f"signature, purpose or chain does not verify at the stated time under the given roots ({told})"

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from auditor.errors import MissingPartError
@@ -45,9 +46,37 @@ def make_pdf(
         MissingPartError: the renderer or its native libraries are missing, crashed or ran out of time; report.html
             is complete without it.
     """
+    # A PDF lists its attachments in the order of their names.
+    attached = (
+        (SEAL_NAME, seal, "Seal of the key set and the protocol"),
+        (RESULTS_NAME, results, "Results of the examination"),
+    )
+    return make_attached_pdf(html, attached=attached, issued_at=issued_at, time_limit_s=time_limit_s, worker=worker)
+
+
+def make_attached_pdf(
+    html: bytes,
+    *,
+    attached: Sequence[tuple[str, bytes, str]],
+    issued_at: str,
+    time_limit_s: float = TIME_LIMIT_S,
+    worker: Path | None = None,
+) -> bytes:
+    """Render a page to an unsigned PDF/A-3a with files attached; see :func:`make_pdf`.
+
+    Args:
+        html: bytes of the page.
+        attached: name, bytes and description of each file, in the order of their names.
+        issued_at: RFC 3339 time that the file states for itself and its attachments.
+        time_limit_s: seconds after which the renderer is stopped.
+        worker: the script to run instead of the package's own, for tests.
+
+    Raises:
+        MissingPartError: the renderer or its native libraries are missing, crashed or ran out of time.
+    """
     with tempfile.TemporaryDirectory(prefix="auditor-pdf-") as name:
         folder = Path(name)
-        _write_job(folder, html=html, results=results, seal=seal, issued_at=issued_at)
+        _write_job(folder, html=html, attached=attached, issued_at=issued_at)
         # -P keeps the script's own folder out of the import path, where html.py would shadow the standard library.
         command = [sys.executable, "-P", str(worker or pdf_worker.__file__), str(folder)]
         try:
@@ -70,13 +99,8 @@ def file_identifier(html: bytes) -> bytes:
     return hashlib.sha256(html).digest()[:16]
 
 
-def _write_job(folder: Path, *, html: bytes, results: bytes, seal: bytes, issued_at: str) -> None:
+def _write_job(folder: Path, *, html: bytes, attached: Sequence[tuple[str, bytes, str]], issued_at: str) -> None:
     (folder / "report.html").write_bytes(html)
-    # A PDF lists its attachments in the order of their names.
-    attached = (
-        (SEAL_NAME, seal, "Seal of the key set and the protocol"),
-        (RESULTS_NAME, results, "Results of the examination"),
-    )
     job: dict[str, object] = {"identifier": file_identifier(html).hex(), "issued": issued_at, "attachments": []}
     entries = []
     for number, (name, data, description) in enumerate(attached):
