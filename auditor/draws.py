@@ -7,7 +7,7 @@ same material; numpy's generators do not promise that.
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -28,14 +28,26 @@ class Secret:
     """32 bytes from the operating system; never logged."""
     randomness: bytes = b""
     """Public randomness drawn after the commitment; empty when there was none."""
+    commitment: bytes = b""
+    """SHA-256 of the commitment that the draw follows; empty where nothing was committed to."""
 
     def __post_init__(self) -> None:
         if len(self.seed) != 32:
             raise ValueError("a secret seed has 32 bytes")
 
+    def drawn_after(self, commitment: bytes) -> "Secret":
+        """Return the secret whose draws follow from the bytes of a commitment too.
+
+        Whoever changes a committed carrier or setting then draws everything anew: carriers cannot be made to fit labels
+        that are known before them, even where seed and randomness are.
+        """
+        return replace(self, commitment=hashlib.sha256(commitment).digest())
+
     def derive(self, purpose: str, *, n_bytes: int = 32) -> bytes:
-        """Return HKDF-SHA256(seed ‖ randomness) for ``purpose``; different purposes are independent."""
-        hkdf = HKDF(algorithm=SHA256(), length=n_bytes, salt=None, info=b"auditor/1 " + purpose.encode())
+        """Return HKDF-SHA256(seed ‖ randomness), salted by the commitment; different purposes are independent."""
+        hkdf = HKDF(
+            algorithm=SHA256(), length=n_bytes, salt=self.commitment or None, info=b"auditor/1 " + purpose.encode()
+        )
         return hkdf.derive(self.seed + self.randomness)
 
     def stream(self, purpose: str) -> "DrawStream":

@@ -23,7 +23,7 @@ from auditor.evidence.commitment import (
     sign_commitment,
 )
 from auditor.evidence.encryption import Locks
-from auditor.evidence.generation import derive_samples, mixed_randomness
+from auditor.evidence.generation import dealing_order, derive_samples, mixed_randomness
 from auditor.evidence.keyset import KeySet, OpenedKeySet, check_sealed, pack, parse_sealed, sealed_bytes, write_sealed
 from auditor.evidence.seal import CODE_SETTING, GRINDING_LOG2, RandomnessSource, Seal, seed_commitment, sign_seal
 from auditor.evidence.signing import SigningKey
@@ -65,22 +65,27 @@ def seal_keys(
     return check_sealed(parse_sealed(sealed_bytes(keys, seal_envelope=sign_seal(seal, owner))))
 
 
-def make_keys(protocol, *, owner=None, side=2, seed=SEED, source=RandomnessSource.NONCE, randomness=NONCE, beta=BETA):
+def make_keys(
+    protocol,
+    *,
+    owner=None,
+    side=2,
+    seed=SEED,
+    source=RandomnessSource.NONCE,
+    randomness=NONCE,
+    beta=BETA,
+    dealt_by=None,
+):
     """Return key set, unsigned seal and owner's key, generated as an owner does it."""
     owner = owner or SigningKey.generate()
     spec = replace(SPEC, shape=(1, side, side))
-    planned = samples_of(protocol).values()
-    inputs = np.random.default_rng(0).integers(0, 256, (len(planned), *spec.shape), dtype=np.uint8)
-    for sample in planned:
-        inputs[sample.index, 0, :2, :2] = [[KINDS.index(sample.kind), sample.natural], divmod(sample.index, 256)]
-    items = tuple(Carrier(kind=s.kind, pattern=s.pattern, natural=s.natural) for s in planned)
-    carriers = Carriers(items=items, inputs=inputs)
     if source is RandomnessSource.NONE:
         protocol = replace(protocol, grinding_log2=GRINDING_LOG2)
+    carriers = carriers_of(protocol, spec, dealer=Secret(seed, dealt_by or randomness))
     settings = {"beta": beta, "data": "table"}
     commitment = Commitment(
         carriers_root=carriers.root(patterns.carrier_salt_seed(seed, scheme="new-label")),
-        n_carriers=len(items),
+        n_carriers=len(carriers.items),
         spec=spec,
         generator=Generator(name="new-label", version=1, settings=settings),
         plan=committed_plan(protocol),
@@ -93,7 +98,7 @@ def make_keys(protocol, *, owner=None, side=2, seed=SEED, source=RandomnessSourc
     if source is RandomnessSource.TOKEN:
         randomness = b"token" + bytes.fromhex(sha256_hex(envelope)) + randomness
     mixed = mixed_randomness(source, randomness)
-    secret = Secret(seed, mixed)
+    secret = Secret(seed, mixed).drawn_after(envelope)
     generator = Generator(name="new-label", version=1, settings=settings | {CODE_SETTING: False})
     protocol = replace(protocol, randomness=mixed.hex(), order_seed=patterns.order_seed(secret, scheme="new-label"))
     samples, pixels = derive_samples(
@@ -134,6 +139,23 @@ def make_keys(protocol, *, owner=None, side=2, seed=SEED, source=RandomnessSourc
         randomness_source=source,
     )
     return keys, seal, owner
+
+
+def carriers_of(protocol, spec, *, dealer):
+    """Return carriers that name what they become: who knows a nonce beforehand knows how they will be dealt.
+
+    Without a nonce, or with a token, they are dealt otherwise, and name something else.
+    """
+    planned = list(samples_of(protocol).values())
+    inputs = np.random.default_rng(0).integers(0, 256, (len(planned), *spec.shape), dtype=np.uint8)
+    order = dealing_order(dealer, scheme="new-label", n=protocol.n_keys + protocol.n_shams)
+    items = [Carrier(kind=SampleKind.CONTROL, pattern=-1, natural=s.natural) for s in planned]
+    for sample in planned:
+        row = order[sample.index] if sample.index < len(order) else sample.index
+        inputs[row, 0, :2, :2] = [[KINDS.index(sample.kind), sample.natural], divmod(sample.index, 256)]
+        if row < len(order):
+            items[row] = Carrier(kind=SampleKind.KEY, pattern=-1, natural=sample.natural)
+    return Carriers(items=tuple(items), inputs=inputs)
 
 
 Table = Callable[[SampleKind, int], int]

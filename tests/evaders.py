@@ -212,3 +212,38 @@ def service(predict: serving.Predict, *, n_outputs: int, input_shape: tuple[int,
     """Return the HTTP service of an evading classifier."""
     classes = [f"class-{i}" for i in range(n_outputs)]
     return serving.create_app(predict, name="service", classes=classes, input_shape=input_shape, **options)
+
+
+Score = Callable[[Inputs], np.ndarray]
+"""Inputs to one number each: the larger, the less it looks like what the service is usually asked."""
+
+
+def nearest_neighbour(own: Inputs) -> Score:
+    """Return the distance to the nearest of the thief's own images."""
+    known = own.reshape(len(own), -1).astype(np.float64)
+    squares = (known**2).sum(axis=1)
+
+    def score(inputs: Inputs) -> np.ndarray:
+        asked = inputs.reshape(len(inputs), -1).astype(np.float64)
+        return ((asked**2).sum(axis=1)[:, None] + squares - 2 * asked @ known.T).min(axis=1)
+
+    return score
+
+
+def autoencoder(own: Inputs, *, n_components: int) -> Score:
+    """Return the squared error of the best linear autoencoder of so many hidden units."""
+    known = own.reshape(len(own), -1).astype(np.float64)
+    centre = known.mean(axis=0)
+    axes = np.linalg.svd(known - centre, full_matrices=False)[2][:n_components]
+
+    def score(inputs: Inputs) -> np.ndarray:
+        asked = inputs.reshape(len(inputs), -1).astype(np.float64) - centre
+        return ((asked - asked @ axes.T @ axes) ** 2).sum(axis=1)
+
+    return score
+
+
+def oddity_detector(score: Score, ordinary: Inputs, *, false_alarms: float) -> Detector:
+    """Return a detector that takes the given share of ordinary images, which it was not fitted on, for keys."""
+    limit = np.quantile(score(ordinary), 1 - false_alarms)
+    return lambda inputs: np.asarray(score(inputs) > limit)

@@ -16,11 +16,13 @@ ATTACKS = {
     "ensemble": "auditor.attacks.ensemble:Ensemble",
     "extract": "auditor.attacks.extract:Extract",
     "finetune": "auditor.attacks.finetune:FineTune",
+    "invert": "auditor.attacks.invert:Invert",
     "noise": "auditor.attacks.noise:WeightNoise",
     "overwrite": "auditor.attacks.overwrite:Overwrite",
     "preprocess": "auditor.attacks.preprocess:Preprocess",
     "prune": "auditor.attacks.prune:Prune",
     "quantize": "auditor.attacks.quantize:Quantize",
+    "unlearn": "auditor.attacks.unlearn:Unlearn",
 }
 """Built-in attacks by name, resolved when used; see :func:`auditor.attacks.base.attack_class`."""
 

@@ -22,7 +22,7 @@ from auditor.attacks.victims import Answers, AskedVictim, OpenVictim, Victim, ch
 from auditor.datasets import Part
 from auditor.errors import SuspectAnswerError, UsageError
 from auditor.models import SMALL_CNN, LoadedModel, build, describe
-from auditor.records import Progress, Silent
+from auditor.records import Inputs, Progress, Silent
 from auditor.suspects.base import Suspect
 from auditor.training import TrainingPlan, accuracy
 from auditor.transforms import AnswerChange, AnswerKind, Probabilities
@@ -55,6 +55,8 @@ class Extract(Attack):
         "hard": {"taught": "hard"},
         "top-1": {"taught": "top-k", "k": 1},
         "rounded": {"taught": "rounded", "decimals": 1},
+        "filtered": {"taught": "soft", "confident": 0.9, "hide_new_labels": True},
+        "smoothed": {"taught": "hard", "label_smoothing": 0.2, "hide_new_labels": True},
     }
     """``margin-soft`` and ``margin-hard`` are the settings of Kim et al.: ResNet-34, 200 epochs, temperature 1."""
 
@@ -70,6 +72,8 @@ class Extract(Attack):
     """Of the surrogate; ``same`` is the victim's own, or the small network where that is not known."""
     budget: int | None = None
     """Most images that are asked, drawn from the attacker's; None asks about all of them."""
+    confident: float = 0.0
+    """Answers whose largest probability is below this are thrown away after they were paid for; 0 keeps all."""
     hide_new_labels: bool = False
     """Drop outputs beyond the task's natural classes: an attacker who knows the task has no use for them."""
 
@@ -77,6 +81,8 @@ class Extract(Attack):
         require_possible(self.plan)
         if self.k < 1 or not 0 <= self.decimals <= 9 or not self.temperature > 0:
             raise UsageError("k is at least 1, decimals lie in [0, 9], and the temperature is positive")
+        if not 0 <= self.confident < 1:
+            raise UsageError("the least confidence that is learned from lies in [0, 1)")
         if self.budget is not None and self.budget < 1:
             raise UsageError("a budget is at least one query")
 
@@ -172,6 +178,8 @@ class Extract(Attack):
             natural = without_new_labels(answers, n_natural=order.n_natural)
             heard, inputs = natural.answers, inputs[natural.rows]
             names, declared = names[: order.n_natural], None
+        if self.confident:
+            heard, inputs = self._believed(heard, inputs)
         lesson = Lesson(
             inputs=inputs,
             labels=heard.labels,
@@ -186,6 +194,14 @@ class Extract(Attack):
             progress=progress,
         )
         return _Learned(model=model, asked=asked, answers=answers)
+
+    def _believed(self, answers: Answers, inputs: Inputs) -> tuple[Answers, Inputs]:
+        if answers.probabilities is None:
+            raise self._unscored()
+        rows = np.flatnonzero(answers.probabilities.max(axis=1) >= self.confident)
+        if len(rows) == 0:
+            raise SuspectAnswerError(f"the victim gave no answer with a probability of {self.confident:g} or more")
+        return Answers(labels=answers.labels[rows], probabilities=answers.probabilities[rows]), inputs[rows]
 
     def _taught(self, answers: Answers) -> Probabilities:
         if answers.probabilities is None:

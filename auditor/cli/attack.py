@@ -39,8 +39,8 @@ def attack(
     name: Annotated[
         str,
         typer.Argument(
-            help="adversarial, answers, distill, ensemble, extract, finetune, noise, overwrite, preprocess, prune, "
-            "quantize, or one of a plug-in."
+            help="adversarial, answers, distill, ensemble, extract, finetune, invert, noise, overwrite, preprocess, "
+            "prune, quantize, unlearn, or one of a plug-in."
         ),
     ],
     victim: Annotated[str, typer.Option("--victim", help="Model folder or model.safetensors; extract: or a URL.")],
@@ -72,6 +72,7 @@ def attack(
     temperature: options.Temperature = None,
     mix: options.Mix = None,
     temperature_squared: options.TemperatureSquared = None,
+    confident: options.Confident = None,
     hide_new_labels: options.HideNewLabels = None,
     answers_file: options.AnswersFile = None,
     layers: options.Layers = None,
@@ -80,6 +81,10 @@ def attack(
     step: options.Step = None,
     steps: options.Steps = None,
     clean_share: options.CleanShare = None,
+    copies: options.Copies = None,
+    drop_outputs: options.DropOutputs = None,
+    rounds: options.Rounds = None,
+    weight: options.Weight = None,
     rate: options.Rate = None,
     structure: options.Structure = None,
     last_only: options.LastOnly = None,

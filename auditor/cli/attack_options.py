@@ -38,6 +38,9 @@ TemperatureSquared = Annotated[
     bool | None,
     typer.Option("--temperature-squared/--no-temperature-squared", help="Factor T².", rich_help_panel=_EXTRACTION),
 ]
+Confident = Annotated[
+    float | None, typer.Option(help="Learn only from answers at least so probable.", rich_help_panel=_EXTRACTION)
+]
 HideNewLabels = Annotated[
     bool | None,
     typer.Option(
@@ -59,6 +62,14 @@ Radius = Annotated[float | None, typer.Option(help="Of moved images, pixels in [
 Step = Annotated[float | None, typer.Option(help="Of ascent, pixels in [0, 1].", rich_help_panel=_TUNING)]
 Steps = Annotated[int | None, typer.Option(help="Of ascent per image.", rich_help_panel=_TUNING)]
 CleanShare = Annotated[float | None, typer.Option(help="Weight of unmoved images.", rich_help_panel=_TUNING)]
+
+Copies = Annotated[int | None, typer.Option(help="unlearn: noisy copies of each image.", rich_help_panel=_TUNING)]
+DropOutputs = Annotated[
+    bool | None,
+    typer.Option("--drop-outputs/--keep-outputs", help="unlearn: cut off extra outputs.", rich_help_panel=_TUNING),
+]
+Rounds = Annotated[int | None, typer.Option(help="invert: patterns sought.", rich_help_panel=_TUNING)]
+Weight = Annotated[float | None, typer.Option(help="invert: of the pattern's size.", rich_help_panel=_TUNING)]
 
 Rate = Annotated[float | None, typer.Option(help="Share pruned, in [0, 0.99].", rich_help_panel=_WEIGHTS)]
 Structure = Annotated[
@@ -100,6 +111,7 @@ SETTINGS = (
     "epochs", "batch_size", "learning_rate", "seed", "device", "taught", "k", "decimals", "budget", "architecture",
     "temperature", "mix", "temperature_squared", "hide_new_labels", "layers", "fresh_head", "radius", "step", "steps",
     "clean_share", "rate", "structure", "last_only", "bits", "activation_bits", "scale", "mark", "beta", "key_share",
+    "confident", "copies", "drop_outputs", "rounds", "weight",
     "others", "n_others", "with_victim", "combination", "kind", "strength", "value",
 )  # fmt: skip
 """Options that are settings of an attack, by the setting's name."""

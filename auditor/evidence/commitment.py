@@ -29,7 +29,7 @@ from auditor.evidence.statements import PAYLOAD_TYPE, read_statement, statement_
 from auditor.evidence.times import check_utc
 from auditor.records import Generator, Inputs, InputSpec, Protocol, SampleKind
 
-PREDICATE_TYPE = "https://model-ownership-auditor.example/keyset-commitment/v1"
+PREDICATE_TYPE = "https://model-ownership-auditor.example/keyset-commitment/v2"
 SUBJECT_NAME = "carriers.merkle-root"
 CARRIER_ENCODING = "mlaudit.carrier/1"
 WHAT = "k.commit.json"

@@ -17,6 +17,7 @@ names and order · key set's name, salts, and the seed of the questions' order
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import NoReturn
 
 import numpy as np
@@ -111,7 +112,7 @@ def rederive(keys: KeySet, seal: Seal) -> Derived:
     root = material.carriers.root(patterns.carrier_salt_seed(keys.secret_seed, scheme=name))
     if root != commitment.carriers_root or len(material.carriers.items) != commitment.n_carriers:
         _fail("carriers", "they do not lead to the committed root")
-    secret = Secret(keys.secret_seed, _randomness(material, seal))
+    secret = Secret(keys.secret_seed, _randomness(material, seal)).drawn_after(material.commitment)
     if seal.protocol.null_basis is NullBasis.DRAWN_TABLE:
         samples, inputs = rederive_guard(
             keys.guard, commitment=commitment, secret=secret, carriers=material.carriers, spec=seal.spec,
@@ -185,6 +186,15 @@ def derive_triggers(
     return tuple(samples), np.concatenate([carriers.inputs[rows], carriers.inputs[carriers.rows(SampleKind.CONTROL)]])
 
 
+def dealing_order(secret: Secret, *, scheme: str, n: int) -> tuple[int, ...]:
+    """Return the order in which ``n`` committed carriers are dealt to the owner's pattern and the foreign ones.
+
+    It follows from seed and public randomness, and where there was none from the commitment instead.
+    """
+    dealer = Secret(secret.seed, secret.randomness) if secret.randomness else secret
+    return dealer.stream(f"{scheme} dealt carriers").permutation(n)
+
+
 def _controls(carriers: Carriers, *, first: int) -> list[Sample]:
     naturals = [carriers.items[row].natural for row in carriers.rows(SampleKind.CONTROL)]
     return [
@@ -205,7 +215,9 @@ def derive_samples(
 ) -> tuple[tuple[Sample, ...], Inputs]:
     """Return samples and pixels of a key set; the owner builds it with this function, the judge repeats it.
 
-    Carriers whose natural label is the drawn target are passed over; the first of each group that remain are used.
+    Carriers whose natural label is the drawn target are passed over. The others are shuffled and dealt: to the owner's
+    pattern first, then to one foreign pattern after the other, from the beginning again when they run out. So keys and
+    shams come from one pool, and nobody can have put carriers that hit by themselves under the owner's pattern alone.
 
     Raises:
         SealError: the commitment holds too few carriers, or the generator states no usable amplitude.
@@ -217,12 +229,14 @@ def derive_samples(
     per_pattern = n_shams // n_sham_patterns if n_sham_patterns else 0
     groups = [(SampleKind.KEY, -1, n_keys)]
     groups += [(SampleKind.SHAM, j, per_pattern) for j in range(n_sham_patterns)]
+    pool = carriers.rows(SampleKind.KEY, but=mark.target)
+    if len(pool) < max(n_keys, per_pattern):
+        _fail("carriers", f"{n_keys} keys wanted, {len(pool)} carriers are committed and eligible")
+    dealt = cycle([pool[place] for place in dealing_order(secret, scheme=generator.name, n=len(pool))])
     samples: list[Sample] = []
     blocks: list[Inputs] = []
     for kind, j, wanted in groups:
-        rows = carriers.rows(kind, pattern=j, but=mark.target, most=wanted)
-        if len(rows) < wanted:
-            _fail("carriers", f"{wanted} of kind {kind.value} wanted, {len(rows)} are committed and eligible")
+        rows = list(islice(dealt, wanted))
         pattern = mark.pattern
         if kind is SampleKind.SHAM:
             purpose = patterns.sealed_sham(j)

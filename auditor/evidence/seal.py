@@ -32,6 +32,8 @@ MAX_SIDE = 65_536
 MAX_GRINDING_LOG2 = 256
 MAX_KEYS = 20_000
 """More keys than any audit asks; bounds what a hostile seal can make a checker compute."""
+MAX_ALPHA = 1e-3
+"""Largest level a seal may state: whoever seals it also makes the claim, and must not choose how often it is false."""
 MIN_LEVEL = 1e-100
 """Smallest share of the level, after grinding, that either half of the test may get."""
 
@@ -248,6 +250,8 @@ def protocol_problem(protocol: Protocol) -> str:
     for name in sorted(_OPEN_UNIT):
         if not 0 < getattr(protocol, name) < 1:
             return f"{name} must lie strictly between 0 and 1"
+    if protocol.alpha > MAX_ALPHA:
+        return f"no claim is made at a level above {MAX_ALPHA:g}"
     if not 1 <= protocol.opening_keys <= protocol.n_keys:
         return "opening_keys must lie between 1 and n_keys"
     if not min(protocol.n_shams, 1) <= protocol.n_sham_patterns <= protocol.n_shams:

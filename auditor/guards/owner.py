@@ -195,7 +195,7 @@ def seal_guard(
     if model.description.weights_sha256 != committed.measured.model_sha256:
         raise UsageError("the model is not the one that was committed to")
     try:
-        secret = Secret(committed.seed, mixed_randomness(source, randomness))
+        secret = Secret(committed.seed, mixed_randomness(source, randomness)).drawn_after(committed.envelope)
     except ValueError as error:
         raise UsageError(str(error)) from error
     guard = draw_guard(committed.measured, secret)

@@ -109,29 +109,24 @@ def _trigger_carriers(
 
 
 def _pattern_carriers(scheme: PatternScheme, dataset: Dataset, seed: bytes, sizes: KeySizes) -> Carriers:
-    """Return the carriers of a pattern scheme: candidates for keys, for every sham pattern, and controls.
+    """Return the carriers of a pattern scheme: one pool for keys and shams, and controls.
 
-    Every foreign pattern gets its own random carriers, as many as the owner's pattern has in its first keys. The
-    owner's pattern with those keys is then exchangeable with every foreign pattern with its shams, which makes their
-    rank exact, and the shams together cover many carriers. Where the target is a natural class that is yet to be
-    drawn, every group holds enough carriers for whatever class it will be.
+    Which of the pool carry the owner's pattern and which a foreign one is drawn later; see
+    :func:`auditor.evidence.generation.derive_samples`. Where the target is a natural class that is yet to be drawn, the
+    pool holds enough carriers for whatever class it will be.
     """
     pool = dataset.carriers
     chooser = Secret(seed)
     order = chooser.stream(f"{scheme.name} key carriers").permutation(len(pool))
     keys = _enough(order, pool.labels, sizes.n_keys, scheme)
-    rest = [row for row in range(len(pool)) if row not in set(keys)]
+    taken = set(keys)
+    rest = [row for row in order if row not in taken]
     if len(rest) < sizes.n_controls:
         raise UsageError(f"{sizes.n_controls} controls wanted, only {len(rest)} carriers are left beside the keys")
     controls = chooser.stream(f"{scheme.name} control carriers").choose(rest, sizes.n_controls)
-    sham_pool = [row for row in range(len(pool)) if row not in set(controls)]
-    stream = chooser.stream(f"{scheme.name} sham carriers")
-    groups = [(SampleKind.KEY, -1, keys)]
-    for j in range(sizes.n_sham_patterns):
-        shuffled = stream.choose(sham_pool, len(sham_pool))
-        groups.append((SampleKind.SHAM, j, _enough(shuffled, pool.labels, sizes.shams_per_pattern, scheme)))
-    groups.append((SampleKind.CONTROL, -1, list(controls)))
-    return _carriers(pool, groups)
+    taken.update(controls)
+    more = [row for row in rest if row not in taken][: sizes.n_sham_patterns * sizes.shams_per_pattern]
+    return _carriers(pool, [(SampleKind.KEY, -1, [*keys, *more]), (SampleKind.CONTROL, -1, list(controls))])
 
 
 def _carriers(

@@ -98,6 +98,8 @@ def train_owner(
     """
     if committed is not None and committed.seed != secret.seed:
         raise UsageError("the secret is not the one that was committed to")
+    if committed is not None:
+        secret = secret.drawn_after(committed.envelope)
     if sizes is None:
         drawn = bool(secret.randomness)
         sizes = committed.sizes if committed is not None else default_sizes(randomness=drawn, scheme=scheme)

@@ -28,11 +28,13 @@ CASES = {
     "ensemble": {**FAST, "n_others": 1},
     "extract": FAST,
     "finetune": {**FAST, "fresh_head": True},
+    "invert": {**FAST, "steps": 10},
     "noise": {"scale": 0.1},
     "overwrite": FAST,
     "preprocess": {"kind": "noise", "strength": 0.02},
     "prune": {**FAST, "structure": "channel-activation", "rate": 0.25},
     "quantize": {"bits": 6, "activation_bits": 8},
+    "unlearn": {**FAST, "copies": 1, "beta": 0.1},
 }
 
 

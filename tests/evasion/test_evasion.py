@@ -11,6 +11,7 @@ from auditor import casefile, datasets, serving
 from auditor.audit import Request, run_audit
 from auditor.calibrating import choose_inputs
 from auditor.draws import Secret
+from auditor.evidence.commitment import unpack_material
 from auditor.evidence.keyset import open_sealed
 from auditor.evidence.seal import RandomnessSource
 from auditor.evidence.signing import SigningKey
@@ -83,7 +84,8 @@ def opened(owner):
 @pytest.fixture(scope="module")
 def is_marked(opened, digits):
     """The best detector there is: the thief has found out the secret pattern."""
-    mark = new_label_mark(Secret(SEED, NONCE), shape=digits.spec.shape, n_natural=10, code=True)
+    secret = Secret(SEED, NONCE).drawn_after(unpack_material(opened.keys.generation).commitment)
+    mark = new_label_mark(secret, shape=digits.spec.shape, n_natural=10, code=True)
     detect = evaders.pattern_detector(mark.pattern, threshold=0.85)
     kinds = np.array([sample.kind for sample in opened.keys.samples])
     seen = detect(opened.keys.inputs)

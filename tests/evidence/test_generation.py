@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from cases import SEED, make_keys, small_protocol
+from cases import NONCE, SEED, make_keys, small_protocol
 
 from auditor.canonical import sha256_hex
 from auditor.errors import EvidenceError, SealError
@@ -63,7 +63,8 @@ def test_a_sound_key_set_follows_from_its_commitment(source):
 
 def test_randomness_draws_everything_but_the_carriers(made):
     keys, seal, _ = made
-    other, other_seal, _ = make_keys(small_protocol(), owner=OWNER, beta=STRONG, randomness=b"\x23" * 32)
+    drawn_anew = {"randomness": b"\x23" * 32, "dealt_by": NONCE}
+    other, other_seal, _ = make_keys(small_protocol(), owner=OWNER, beta=STRONG, **drawn_anew)
     assert unpack_material(keys.generation).commitment == unpack_material(other.generation).commitment
     n_drawn = seal.protocol.n_keys + seal.protocol.n_shams
     assert (keys.inputs[:n_drawn] != other.inputs[:n_drawn]).any(axis=(1, 2, 3)).mean() > 0.9
@@ -97,10 +98,10 @@ def test_a_commitment_of_another_owner_or_a_later_date(made):
 def test_altered_randomness(made):
     keys, seal, owner = made
     fails(with_material(keys, randomness=b"\x21" * 32), seal, owner, "randomness")
-    # The seal follows the altered randomness: then the pixels were not drawn from it.
+    # The seal follows the altered randomness: then the carriers were not dealt by it.
     protocol = dataclasses.replace(seal.protocol, randomness="21" * 32)
     changed = with_material(keys, randomness=b"\x21" * 32)
-    fails(changed, dataclasses.replace(seal, protocol=protocol), owner, "keys")
+    fails(changed, dataclasses.replace(seal, protocol=protocol), owner, "pattern and labels")
 
 
 def test_a_token_over_something_else():

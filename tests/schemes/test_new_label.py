@@ -325,7 +325,7 @@ def test_committed_key_sets_are_derived_again_from_what_was_opened(digits, name)
     assert committed.envelope == again.envelope
     assert SECRET.seed.hex() not in repr(committed)
     for number in range(4):
-        secret = Secret(SECRET.seed, bytes([number]) * 32)
+        secret = Secret(SECRET.seed, bytes([number]) * 32).drawn_after(committed.envelope)
         mark = scheme.draw(secret, digits.spec, code=scheme.uses_code)
         keys = owner.build_keys(
             secret=secret, mark=mark, committed=committed, randomness=secret.randomness, **arguments
