@@ -12,7 +12,7 @@ Notes:
     all that went before. The two classes may be as likely or unlikely for an independent model as they like: a suspect
     trained on the same data, or one that knows the pairs, is covered.
     Which class an answer prefers never depends on the coin: the answered label where it is one of the two, otherwise
-    the one with the larger score where both have one; a tie, or neither, says nothing and is not bet on.
+    the one with the larger score; a tie, or no score for either, says nothing and is not bet on.
     Missing answers count as misses, for the reason given in :mod:`auditor.stats.deviating`.
 """
 
@@ -42,10 +42,17 @@ def preference(answer: Answer | None, *, natural: int, rival: int) -> int | None
         return None
     if answer.label in (natural, rival):
         return answer.label
-    scores = answer.scores
-    if scores is None or len(scores) <= max(natural, rival) or scores[natural] == scores[rival]:
+    own, other = _score(answer, natural), _score(answer, rival)
+    if own == other:
         return None
-    return natural if scores[natural] > scores[rival] else rival
+    # A list of the largest scores leaves out smaller ones: a listed class is ahead of one that is not.
+    return natural if other is None or (own is not None and own > other) else rival
+
+
+def _score(answer: Answer, label: int) -> float | None:
+    if answer.scores is not None:
+        return answer.scores[label] if label < len(answer.scores) else None
+    return dict(answer.top or ()).get(label)
 
 
 def key_outcomes(

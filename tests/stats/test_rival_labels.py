@@ -27,7 +27,12 @@ from auditor.stats.sequential import run
         (Answer(label=3, scores=(0, 0, 0.2, 0.5, 0, 0.3)), 5),
         (Answer(label=3, scores=(0, 0, 0.3, 0.5, 0, 0.2)), 2),
         (Answer(label=3, scores=(0, 0, 0.2, 0.6, 0, 0.2)), None),
-        (Answer(label=3, scores=(0, 0, 0.2, 0.8)), None),
+        # A score for one of the two alone: a list of the largest leaves out smaller ones.
+        (Answer(label=3, scores=(0, 0, 0.2, 0.8)), 2),
+        (Answer(label=3, top=((3, 0.5), (5, 0.3))), 5),
+        (Answer(label=3, top=((3, 0.5), (5, 0.2), (2, 0.3))), 2),
+        (Answer(label=3, top=((3, 0.5), (5, 0.2), (2, 0.2))), None),
+        (Answer(label=3, top=((3, 0.5), (4, 0.2))), None),
     ],
 )
 def test_what_an_answer_prefers(answer, expected):
