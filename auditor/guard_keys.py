@@ -52,8 +52,8 @@ class ProbeData(StrEnum):
     HELD_OUT = "held-out"
     """Pictures of the task as they are."""
     MIXTURES = "mixtures"
-    """Even mixtures of two of them: the quarter on which the clean model's first two classes are closest. Where only
-    labels come back, a shift shows only near such borders."""
+    """Even mixtures of two of them: the quarter on which the clean model's first two classes are closest, so that a
+    small shift may change the label."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,10 @@
 """Surrogates extracted from a guarded API: does the mark travel, who is named, what removes it, what does it cost?
 
-    python benchmarks/dynamarks.py run --seeds 0 1 2 3 4      (resumable; about 6 minutes per seed on one idle core)
+    python benchmarks/dynamarks.py run --seeds 0 1 2 3 4      (resumable; about 15 minutes per seed on one idle core)
     python benchmarks/dynamarks.py render                     (writes benchmarks/dynamarks.md)
     python benchmarks/dynamarks.py run --only mu-0.01 "shape of mu-0.01"
 
-One seed is one owner's model, one master secret with ten clients, and about twenty-five surrogates. Owner and thief
+One seed is one owner's model, one master secret with ten clients, and about forty surrogates. Owner and thief
 hold disjoint halves of the Fashion-MNIST training images; probes are held-out carriers that nobody trained on. Every
 finished suspect is one line of `benchmarks/results/dynamarks.trials.jsonl`; lines that are there are not run again.
 """

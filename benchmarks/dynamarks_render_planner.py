@@ -19,7 +19,7 @@ def planner_section(by_name: dict[str, list[Trial]]) -> str:
     parts = [
         "## What the planner rests on\n\nHow far the targets of the own table stand out among the other classes, in "
         "shares of a rank (scores) or of an answer (labels); `auditor plan --scheme dynamarks` interpolates between "
-        "the means of these rows. *Held-out*: 2,000 pictures of the task; *mixtures*: 5,000 low-margin mixtures of two.",
+        "the means of these rows. *Held-out*: 2,000 pictures of the task; *mixtures*: 5,000 of two, of low margin.",
     ]
     for kind in KINDS:
         rows = []
@@ -57,6 +57,6 @@ def signs_section(by_name: dict[str, list[Trial]]) -> str:
     head = ("suspect", "seed", "cells", "cells that follow", "log10 p", "z", "smallest of nine other clients")
     return (
         "## The second channel\n\nDepth 0.8, one (`depth-1`) or two (`depth-2`) secret bits, 15,000 queries; the "
-        "suspect reveals its first label and that label's score. 1,000 held-out probes; no p can be below 2 to the power of "
-        "minus the cells.\n\n" + table(head, rows)
+        "suspect reveals its first label and that label's score. 1,000 held-out probes; no p can be below 2 to the "
+        "power of minus the cells.\n\n" + table(head, rows)
     )

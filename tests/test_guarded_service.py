@@ -300,7 +300,7 @@ def test_labels_alone_are_read_by_the_weaker_channel(world: Path, stolen: Path, 
     assert result.exit_code in (0, 3), result.output
     results = json.loads((tmp_path / "a" / "results.json").read_text())
     assert results["table"]["channel"] == "labels"
-    assert "far less" in results["table"]["channel_note"]
+    assert "supporting evidence at most" in results["table"]["channel_note"]
 
 
 def test_loaded_models_are_left_as_they_were(world: Path) -> None:

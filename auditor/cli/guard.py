@@ -43,7 +43,8 @@ def guard(
     ] = 0.0,
     probes: Annotated[int, typer.Option(min=10, help="Probes that a suspect will be asked.")] = 500,
     probe_data: Annotated[
-        ProbeChoice, typer.Option(help="Which probes; mixtures are for suspects that reveal labels only: auditor plan.")
+        ProbeChoice,
+        typer.Option(help="Which probes; see auditor plan --scheme dynamarks. Mixtures are of two pictures."),
     ] = ProbeChoice.HELD_OUT,
     controls: Annotated[int, typer.Option(min=1, help="Ordinary control images.")] = 40,
     owner_key: Annotated[

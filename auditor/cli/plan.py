@@ -59,8 +59,12 @@ def plan(
     p_min: Annotated[float, typer.Option(help="Smallest hit rate the audit promises to detect.")] = 0.3,
     keys: Annotated[int | None, typer.Option(help="Forecast the default procedure with this many keys.")] = None,
     answers: Annotated[
-        PlanAnswers, typer.Option(help="What the suspect reveals; scores add the rank tests (wrong-label only).")
-    ] = PlanAnswers.LABELS,
+        PlanAnswers | None,
+        typer.Option(
+            help="What the suspect reveals; scores add the rank tests (wrong-label only). Default: labels, but scores "
+            "for dynamarks."
+        ),
+    ] = None,
     classes: Annotated[int, typer.Option(help="Classes of the task, at least 3.")] = 10,
     dilution: Annotated[
         float, typer.Option(help="Share of its answers that the suspect gives at random, in [0, 1).")
@@ -87,9 +91,10 @@ def plan(
         from auditor.cli.plan_table import plan_table
         from auditor.guards.planning import ProbeQuestion, Revealed
 
+        revealed = Revealed((answers or PlanAnswers.SCORES).value)
         question_of_probes = ProbeQuestion(
-            mu=mu, agreement=agreement, answers=Revealed(answers.value), classes=classes, bits=bits, clients=clients,
-            alpha=alpha, power=power,
+            mu=mu, agreement=agreement, answers=revealed, classes=classes, bits=bits, clients=clients, alpha=alpha,
+            power=power,
         )  # fmt: skip
         plan_table(question_of_probes, as_json=json)
         return
@@ -105,7 +110,7 @@ def plan(
             power=power,
             p_min=p_min,
             futility=FUTILITY,
-            answers=AnswerKind(answers.value),
+            answers=AnswerKind((answers or PlanAnswers.LABELS).value),
             classes=classes,
             dilution=dilution,
         )

@@ -56,10 +56,10 @@ class QueryDraws:
     def sums_of_one(self, inputs: Inputs) -> Floats:
         """Return the sums of a single query, shape (blocks,), in double precision."""
         if len(self._rows) != inputs.size // self._width:
-            return self.sums(inputs)[0].astype(np.float64)
+            return np.asarray(self.sums(inputs)[0], dtype=np.float64)
         # One channel: two plain products, without the calls that keep a batch apart.
         across = np.dot(inputs.reshape(self._height, self._width).astype(self._columns.dtype), self._columns)
-        return np.dot(self._rows.T, across).ravel().astype(np.float64)
+        return np.asarray(np.dot(self._rows.T, across).ravel(), dtype=np.float64)
 
     def words_of_one(self, sums: Floats) -> tuple[int, ...]:
         """Return the four words of a single query as Python's whole numbers."""

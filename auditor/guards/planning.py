@@ -81,6 +81,19 @@ MEASURED: tuple[Measured, ...] = (
         },
     ),
     Measured(
+        name="soft-15000",
+        mu=0.1,
+        queries=15_000,
+        agreement=0.9294,
+        seeds=1,
+        shapes={
+            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.4068, shift_sd=0.1551, spread=0.1513, noise=0.2338),
+            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.2213, shift_sd=0.1074, spread=0.1137, noise=0.2112),
+            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0039, shift_sd=0.0075, spread=0.0077, noise=0.0772),
+            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0333, shift_sd=0.0510, spread=0.0506, noise=0.2008),
+        },
+    ),
+    Measured(
         name="mu-0.2",
         mu=0.2,
         queries=15_000,
@@ -91,6 +104,33 @@ MEASURED: tuple[Measured, ...] = (
             (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.2622, shift_sd=0.1482, spread=0.1542, noise=0.2362),
             (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0175, shift_sd=0.0189, spread=0.0095, noise=0.0943),
             (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0717, shift_sd=0.0897, spread=0.0573, noise=0.2255),
+        },
+    ),
+    Measured(
+        name="soft-50000",
+        mu=0.1,
+        queries=50_000,
+        agreement=0.9561,
+        seeds=1,
+        shapes={
+            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.4290, shift_sd=0.1557, spread=0.1385, noise=0.2154),
+            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.2236, shift_sd=0.0982, spread=0.1046, noise=0.1926),
+            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0069, shift_sd=0.0086, spread=0.0138, noise=0.0613),
+            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0416, shift_sd=0.0322, spread=0.0385, noise=0.1926),
+        },
+    ),
+    Measured(
+        name="mlp-15000",
+        mu=0.1,
+        queries=15_000,
+        other=True,
+        agreement=0.8701,
+        seeds=1,
+        shapes={
+            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.3358, shift_sd=0.1837, spread=0.1916, noise=0.2500),
+            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.2037, shift_sd=0.1526, spread=0.1491, noise=0.2335),
+            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0037, shift_sd=0.0143, spread=0.0116, noise=0.1014),
+            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0196, shift_sd=0.0497, spread=0.0613, noise=0.2092),
         },
     ),
 )

@@ -13,7 +13,7 @@ from math import log10
 
 import numpy as np
 
-from auditor.stats.keyed_cells import MIN_PROBES, Floats
+from auditor.stats.keyed_cells import MIN_PROBES, Floats, Integers
 from auditor.stats.table_law import table_tail
 
 ROUNDS = 100
@@ -111,7 +111,7 @@ def fewest_probes(
     return enough, tuple(tried[number] for number in sorted(tried))
 
 
-def _scores(shape: Shape, counts: Floats, n_choices: int, generator: np.random.Generator) -> Floats:
+def _scores(shape: Shape, counts: Integers, n_choices: int, generator: np.random.Generator) -> Floats:
     cells = len(counts)
     scores = shape.spread * generator.normal(size=(cells, n_choices))
     scores += shape.noise / np.sqrt(counts)[:, None] * generator.normal(size=(cells, n_choices))
