@@ -241,10 +241,9 @@ class Asking:
         self._progress.begin("asking keys, shams, controls and repeats", n_opening)
         self._progress.advance(min(len(self.replies), n_opening))
         lost = iter(self._lost)
-        stayed = self._converse(lambda: next(lost, None)) and self._converse(
-            lambda: self._next(n_opening, size=self._suspect.batch_size)
-        )
-        if not stayed or not self.anything_answered:
+        stayed = self._converse(lambda: next((b for b in lost if self._suspect.reserve(len(b[1]))), None))
+        stayed = stayed and self._converse(lambda: self._next(n_opening, size=self._suspect.batch_size))
+        if not stayed or not self.anything_answered or len(self.replies) < n_opening:
             return "failed"
         if self._invalid(self.replies[:n_opening]):
             # Where the last batches got no answer at all, the line was cut and the audit may go on later.
@@ -281,9 +280,10 @@ class Asking:
         return self._next(end, size=size)
 
     def _next(self, end: int, *, size: int) -> _Batch | None:
-        """Return the next batch, None where ``end`` questions were issued."""
+        """Return the next batch, None where ``end`` questions were issued or the budget permits no more."""
         start = len(self.replies)
-        return (None, self._planned[start : min(start + size, end)]) if start < end else None
+        batch = self._planned[start : min(start + size, end)]
+        return (None, batch) if batch and self._suspect.reserve(len(batch)) else None
 
     def _converse(self, next_batch: Callable[[], _Batch | None]) -> bool:
         """Keep the lanes full, answers and the requests after them one write; False when the suspect has withdrawn."""

@@ -15,7 +15,8 @@ from auditor.evidence.keyset import OpenedKeySet
 from auditor.evidence.recompute import judge_nonce, same_suspect
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.superseded import derived_files, set_aside
-from auditor.evidence.transcript import Stop, Transcript, TranscriptWriter, read_transcript, recoverable_prefix
+from auditor.evidence.transcript import Loss, Stop, Transcript, TranscriptWriter, read_transcript, recoverable_prefix
+from auditor.suspects.base import may_be_charged
 
 OPEN_ENDS = frozenset(stop.value for stop in Stop if stop is not Stop.UNCLOSED)
 """Closing reasons after which an audit may go on; after any other it is over."""
@@ -93,6 +94,17 @@ def read_stopped(folder: Path) -> Stopped:
         torn=data[len(whole) :],
         signed=(folder / paths.MANIFEST_ENVELOPE).exists(),
     )
+
+
+def inputs_charged(transcript: Transcript) -> int:
+    """Return how many inputs a service may have charged so far: answers, and attempts whose answer was lost."""
+    total = 0
+    for batch in transcript.batches:
+        askings = sum(may_be_charged(attempt) for attempt in batch.failed_attempts) + len(batch.retried_at)
+        # The attempts of a loss without any answer include its last one; all other batches had one more.
+        askings += not (batch.error is not None and batch.loss is Loss.NO_ANSWER)
+        total += askings * len(batch.positions)
+    return total
 
 
 def check_same_keys(stopped: Stopped, opened: OpenedKeySet) -> None:

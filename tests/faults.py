@@ -48,6 +48,7 @@ class FaultyProxy:
     log: list[tuple[bytes, str]] = field(default_factory=list)
     """Body and fault of every prediction request that came in whole, in order."""
     _storm: int = 0
+    _open: list[asyncio.StreamWriter] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -75,6 +76,7 @@ class FaultyProxy:
     async def serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one connection's requests."""
         upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._open.append(writer)
         # Clients that hang up, and servers that do, are what this proxy is about.
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
@@ -89,12 +91,20 @@ class FaultyProxy:
                     break
                 if upstream is None:
                     upstream = await asyncio.open_connection("127.0.0.1", self.upstream)
+                    self._open.append(upstream[1])
                 upstream[1].write(head + body)
                 answer_head, answer_body = await _message(upstream[0])
                 if not await self._answer(writer, fault, answer_head, answer_body):
                     break
         for each in (writer, *(upstream[1:] if upstream else ())):
             each.close()
+            with contextlib.suppress(OSError):
+                await each.wait_closed()
+
+    def hang_up(self) -> None:
+        """End every connection, which lets those who serve them end by themselves."""
+        for each in self._open:
+            each.transport.abort()
 
     async def _answer(self, writer: asyncio.StreamWriter, fault: str, head: bytes, body: bytes) -> bool:
         """Send the answer as the fault has it; False when the connection is over."""
@@ -130,8 +140,7 @@ def through(upstream_url: str, *, seed: int, rate: float) -> Iterator[FaultyProx
     async def end(server: asyncio.Server) -> None:
         server.close()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
+        proxy.hang_up()
         await asyncio.gather(*others, return_exceptions=True)
 
     server = asyncio.run_coroutine_threadsafe(begin(), loop).result(timeout=20)

@@ -2,6 +2,7 @@ import json
 import math
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,17 @@ def test_write_then_read_is_identity(value):
 @given(st.dictionaries(st.text(), json_values, max_size=4))
 def test_canonical_bytes_agree_with_the_standard_library(value):
     assert json.loads(canonical_bytes(value)) == value
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=4))
+def test_the_fast_spelling_is_that_of_the_reference_implementation(value):
+    assert canonical_bytes(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize("value", [{"a": 1.0}, {"a": 2**53}, {"a": [-(2**53)]}, {1: "a"}, {"a": {None: 1}}, {"a": b""}])
+def test_what_json_does_not_know_is_refused(value):
+    with pytest.raises(ValueError):  # noqa: PT011
+        canonical_bytes(value)
 
 
 @pytest.mark.parametrize(

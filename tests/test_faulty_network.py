@@ -24,9 +24,11 @@ from auditor.evidence.schedule import draw_schedule
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.transcript import read_transcript
 from auditor.records import Design
+from auditor.resumption import inputs_charged, read_stopped
 from auditor.suspects.http import HttpSuspect
 
 EXAMINER = SigningKey.generate()
+CLOCK = TickingClock()
 SEED = 20261122
 """Of every proxy here; each test adds its own number."""
 
@@ -70,14 +72,15 @@ def patient(url, **settings):
     return HttpSuspect(url, **settings)
 
 
-def audited(folder, opened, suspect):
+def audited(folder, opened, suspect, *, resume=False):
     run_audit(
         opened=opened,
         suspect=suspect,
         folder=folder,
         examiner=EXAMINER,
         request=Request(),
-        clock=TickingClock(),
+        clock=CLOCK,
+        stopped=read_stopped(folder) if resume else None,
     )
     return read_transcript((folder / "transcript.jsonl").read_bytes())
 
@@ -172,3 +175,28 @@ def test_the_verdict_is_the_same_however_many_requests_are_on_their_way(tmp_path
         n_alone = sum(len(batch.positions) for batch in alone.batches)
         n_asked = sum(len(batch.positions) for batch in transcript.batches)
         assert n_alone <= n_asked <= n_alone + 3 * concurrency
+
+
+@pytest.mark.parametrize("concurrency", [1, 6])
+@pytest.mark.parametrize(
+    ("max_inputs", "reasons"), [(40, ("failed",)), (150, ("failed", "exhausted")), (400, ("decided",))]
+)
+def test_lost_answers_are_charged_to_the_budget_and_it_is_never_exceeded(tmp_path, concurrency, max_inputs, reasons):
+    opened = seal_keys(tmp_path / "k.npz", small_protocol(n_keys=120, opening_keys=8))
+    service, folder = Service(table=lambda kind, natural: natural), tmp_path / "a"
+    with running(service.app) as url, through(url, seed=SEED + max_inputs, rate=0.4) as proxy:
+        limits = {"batch_size": 3, "concurrency": concurrency}
+        with patient(proxy.url, **limits, max_inputs=max_inputs) as suspect:
+            transcript = audited(folder, opened, suspect)
+        # What the server answered is what it may charge, whether or not the answer arrived.
+        charged = sum(service.asked.values())
+        assert charged <= inputs_charged(transcript) <= max_inputs
+        assert transcript.closed_reason in reasons
+        if transcript.closed_reason != "failed":
+            return
+        # With more money the audit goes on, and what was spent before counts.
+        spent = inputs_charged(transcript)
+        with patient(proxy.url, **limits, max_inputs=600 - spent) as suspect:
+            again = audited(folder, opened, suspect, resume=True)
+        assert again.closed_reason == "decided"
+        assert sum(service.asked.values()) <= inputs_charged(again) <= 600

@@ -112,7 +112,7 @@ def verify(
     from auditor.cli.signing_keys import read_key
     from auditor.errors import UsageError
     from auditor.evidence.ledger import ledger_path
-    from auditor.resumption import read_stopped
+    from auditor.resumption import inputs_charged, read_stopped
     from auditor.suspects import affordable, open_suspect
     from auditor.time_authority import TimeAuthorities
 
@@ -125,7 +125,7 @@ def verify(
     nonce = casefile.nonce_bytes(judge_nonce, option="--judge-nonce")
     unlocks = casefile.unlocks(identity)
     opened = casefile.open_keyset(keyset, seal=seal, owner_fingerprint=owner_key, unlocks=unlocks)
-    max_queries = affordable(budget, profile=profile, max_queries=max_queries)
+    max_inputs = affordable(budget, profile=profile, max_queries=None)
     additions = brought_along(keyset, opened, declarations=declarations)
     kept = casefile.Ledger(path=ledger or ledger_path(keyset), opened=opened)
     stopped = None if resume is None else read_stopped(resume)
@@ -146,7 +146,10 @@ def verify(
             calibration=calibration is not None,
         )
         batch_size = stopped.terms.batch_size
+        if max_inputs is not None:
+            max_inputs = max(0, max_inputs - inputs_charged(stopped.transcript))
     else:
+        max_queries = affordable(budget, profile=profile, max_queries=max_queries)
         asked = casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner, judge_nonce=nonce)
         asked = replace(asked, family=family, panel=None if panel is None else _read_panel(panel, opened.seal))
         asked = replace(asked, calibration=ordinary)
@@ -157,6 +160,7 @@ def verify(
             model=model,
             batch_size=batch_size or DEFAULT_BATCH,
             concurrency=concurrency,
+            max_inputs=max_inputs,
             timeout_s=timeout,
             profile=profile,
             classes=opened.seal.spec.classes,

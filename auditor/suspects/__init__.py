@@ -22,6 +22,7 @@ def open_suspect(
     max_attempts: int | None = None,
     batch_size: int | None = None,
     concurrency: int = 1,
+    max_inputs: int | None = None,
     profile: str | None = None,
     classes: tuple[str, ...] = (),
     account: str = "",
@@ -38,6 +39,7 @@ def open_suspect(
         max_attempts: attempts per question; a model file needs one.
         batch_size: most inputs per question.
         concurrency: most requests to an endpoint at a time; a model file is asked by one.
+        max_inputs: most inputs that an endpoint may charge, those of lost answers included; None for no limit.
         profile: name of a built-in endpoint profile, or a file whose name ends in ``.toml``.
         classes: names of the task's classes in label order, for services that answer with names.
         account: under which account an endpoint is asked, for the record.
@@ -65,6 +67,7 @@ def open_suspect(
             max_attempts=adapter.DEFAULT_ATTEMPTS if max_attempts is None else max_attempts,
             batch_size=adapter.DEFAULT_BATCH if batch_size is None else batch_size,
             concurrency=concurrency,
+            max_inputs=max_inputs,
         )
     if model is not None and endpoint is None:
         loaded = _local_profile(profile)

@@ -20,6 +20,16 @@ from auditor.errors import Wire as Wire
 from auditor.evidence.reading import Reading, read_answers
 from auditor.records import Answer, Inputs, SuspectId
 
+UNSENT = frozenset(
+    {
+        "connection refused",
+        "no connection",
+        "no TLS connection",
+        "the host name is not known",
+        "the proxy does not answer",
+    }
+)
+"""What attempts are told as that cannot have reached the service, so that nothing was charged for them."""
 MAX_LABEL = 1_000_000
 MAX_SCORES = 100_000
 MAX_MODEL_BYTES = 1 << 30
@@ -184,6 +194,10 @@ class Suspect(ABC):
             answers += self.query(batch).reply.answers
         return tuple(answers)
 
+    def reserve(self, n_inputs: int) -> bool:
+        """Set aside what asking so many inputs once may cost; False where the budget does not permit it."""
+        return True
+
     def cancel(self) -> None:
         """End exchanges that are under way in other threads; nothing is asked after it."""
 
@@ -195,6 +209,11 @@ class Suspect(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def may_be_charged(attempt: Attempt) -> bool:
+    """Return whether a service may have answered an attempt whose answer never arrived, and charge for it."""
+    return attempt.status is None and attempt.error not in UNSENT
 
 
 def encode_tensor(inputs: Inputs, encoding: Encoding) -> Tensor:

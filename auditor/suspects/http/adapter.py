@@ -6,6 +6,7 @@ asked again once a complete answer was received, whatever that answer says.
 
 import logging
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from auditor.errors import (
 )
 from auditor.evidence.reading import Reading
 from auditor.records import Inputs, SuspectId
-from auditor.suspects.base import Attempt, Description, Exchange, RawReply, Suspect
+from auditor.suspects.base import Attempt, Description, Exchange, RawReply, Suspect, may_be_charged
 from auditor.suspects.http.addresses import parse_address, retry_after_s, secrets_of
 from auditor.suspects.http.dialects import dialect_of, filled_headers
 from auditor.suspects.http.pace import Pace, StoppedError
@@ -58,6 +59,7 @@ class HttpSuspect(Suspect):
         max_attempts: attempts per question before it counts as unanswered.
         batch_size: most inputs per request; a smaller limit that the service declares is respected.
         concurrency: most requests at a time; a smaller limit of the profile is respected.
+        max_inputs: most inputs that may be charged, those of lost answers included; None for no limit.
         max_body_bytes: largest answer that is read, after decompression.
         sleep: waits between attempts, and between requests where the profile limits their rate; None waits in a way
             that :meth:`cancel` ends.
@@ -83,6 +85,7 @@ class HttpSuspect(Suspect):
         batch_size: int = DEFAULT_BATCH,
         max_body_bytes: int = MAX_BODY_BYTES,
         concurrency: int = 1,
+        max_inputs: int | None = None,
         sleep: Callable[[float], None] | None = None,
         jitter: Callable[[], float] = random.random,
         now_s: Callable[[], float] = time.time,
@@ -115,6 +118,8 @@ class HttpSuspect(Suspect):
         rate = 0.0 if profile is None else profile.limits.requests_per_minute
         limit = 0 if profile is None else profile.limits.concurrency
         self._concurrency = min(concurrency, limit or concurrency)
+        self._n_left = max_inputs
+        self._counting = threading.Lock()
         self._pace = Pace(
             lanes=self._concurrency, spacing_s=60.0 / rate if rate else 0.0, sleep=sleep, steady_s=steady_s
         )
@@ -142,6 +147,21 @@ class HttpSuspect(Suspect):
     def concurrency(self) -> int:
         """Most requests at a time."""
         return self._concurrency
+
+    def reserve(self, n_inputs: int) -> bool:
+        """Set aside what asking so many inputs once may cost; False where the budget does not permit it."""
+        with self._counting:
+            if self._n_left is None:
+                return True
+            if n_inputs > self._n_left:
+                logger.warning("%s: the budget does not permit %d more inputs", self._target.uri, n_inputs)
+                return False
+            self._n_left -= n_inputs
+            return True
+
+    def _give_back(self, n_inputs: int) -> None:
+        with self._counting:
+            self._n_left = None if self._n_left is None else self._n_left + n_inputs
 
     def cancel(self) -> None:
         """End requests that are under way in other threads; nothing is asked after it."""
@@ -198,7 +218,9 @@ class HttpSuspect(Suspect):
 
     def _predict(self, inputs: Inputs) -> Exchange:
         asked = self.dialect.question(inputs)
-        received, attempts = self._ask(asked.method, asked.path, asked.body, content_type=asked.content_type)
+        received, attempts = self._ask(
+            asked.method, asked.path, asked.body, content_type=asked.content_type, n_inputs=len(inputs)
+        )
         try:
             self._check_status(received.status, path=asked.path)
             self._notice(received)
@@ -227,7 +249,7 @@ class HttpSuspect(Suspect):
         self._certificate_sha256 = shown
 
     def _ask(
-        self, method: str, path: str, body: bytes | None, *, content_type: str = "application/json"
+        self, method: str, path: str, body: bytes | None, *, content_type: str = "application/json", n_inputs: int = 0
     ) -> tuple[Received, tuple[Attempt, ...]]:
         # urllib3 can retry too, but keeps no record of each attempt's reason and wait.
         attempts: list[Attempt] = []
@@ -253,6 +275,15 @@ class HttpSuspect(Suspect):
                 self._wait(wait_s, attempts)
             status, wire = (outcome.status, outcome.wire) if isinstance(outcome, Received) else (None, None)
             attempts.append(Attempt(error=text, waited_ms=round(wait_s * 1000), status=status, wire=wire))
+            # The caller set aside one asking; one that may have been charged needs another.
+            charged = may_be_charged(attempts[-1])
+            if number < self._max_attempts and charged and not self.reserve(n_inputs):
+                raise SuspectUnavailableError(
+                    f"{self._target.uri}: no answer ({text}), and the budget permits no other attempt",
+                    attempts=attempts,
+                )
+            if number == self._max_attempts and not charged:
+                self._give_back(n_inputs)
         reasons = ", ".join(f"{n} × {text}" for text, n in Counter(attempt.error for attempt in attempts).items())
         message = f"{self._target.uri}: no answer ({reasons})"
         if attempts[-1].error == "HTTP 429":
