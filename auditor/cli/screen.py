@@ -55,8 +55,9 @@ def screen(
 ) -> None:
     """Screen a key set before its use: chance hits, stability, detectability, capacity.
 
-    Also how near keys lie to ordinary images, and whether the drawn material re-derives. Everything happens on this machine; the ledger is not touched. Exit code 8: a limit given by an option is missed, or
-    the generation does not re-derive.
+    Also how near keys lie to ordinary images, and whether the drawn material re-derives. Everything happens on this
+    machine; the ledger is not touched. Exit code 8: a limit given by an option is missed, or the generation does not
+    re-derive.
     """
     from auditor.cli import console
     from auditor.errors import UsageError
