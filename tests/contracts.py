@@ -15,6 +15,17 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+PROVENANCE = {
+    "auditor": "this package's own service, started itself",
+    "open-inference-v2": "the Open Inference Protocol's page; MLServer and KServe are started too (slow tests)",
+    "tensorflow-serving": "TensorFlow Serving's REST page; KServe's first protocol is started too (slow tests)",
+    "mlflow": "MLflow's page on its scoring server; MLflow is started too (slow tests)",
+    "torchserve": "TorchServe's page on its inference interface; TorchServe is started too (slow tests)",
+    "huggingface-image": "Hugging Face's page on the task's input and output; no server of it is started",
+    "image-upload": "no specification: the usual form of such services; LitServe is started too (slow tests)",
+}
+"""Where the played form of each built-in profile comes from, and what was tried for real."""
+
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
 SIDE = 4
 

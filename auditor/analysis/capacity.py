@@ -102,4 +102,4 @@ def _grid_entropy(deviation: float) -> float:
     reach = int(10.0 * deviation) + 2
     scale = deviation * sqrt(2.0)
     shares = [0.5 * (erf((j + 0.5) / scale) - erf((j - 0.5) / scale)) for j in range(-reach, reach + 1)]
-    return -sum(share * log2(share) for share in shares if share > 0.0)
+    return max(0.0, -sum(share * log2(share) for share in shares if share > 0.0))

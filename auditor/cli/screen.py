@@ -53,10 +53,11 @@ def screen(
     output: Annotated[Path | None, typer.Option(help="Also write the tables as a page, HTML.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
 ) -> None:
-    """Screen a key set: chance hits, nearness to ordinary images, stability, detectability, capacity.
+    """Screen a key set before its use: chance hits, stability, detectability, capacity.
 
-    Everything happens on this machine; the ledger is not touched. Exit code 8: a limit given by an option is missed, or
-    the generation does not re-derive.
+    Also how near keys lie to ordinary images, and whether the drawn material re-derives. Everything happens on this
+    machine; the ledger is not touched. Exit code 8: a limit given by an option is missed, or the generation does not
+    re-derive.
     """
     from auditor.cli import console
     from auditor.errors import UsageError

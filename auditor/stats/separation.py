@@ -157,12 +157,18 @@ def _placements(ours: Scores, theirs: Scores) -> Scores:
 def _divergence_bound(mean: float, *, n: int, error: float, up: bool) -> float:
     allowed = -math.log(error) / n
     low, high = (mean, 1.0) if up else (0.0, mean)
-    for _ in range(100):
+    for _ in range(60):
         middle = 0.5 * (low + high)
-        divergence = float(special.rel_entr(mean, middle) + special.rel_entr(1.0 - mean, 1.0 - middle))
-        inside = divergence <= allowed
+        inside = _divergence(mean, middle) <= allowed
         low, high = (middle, high) if inside == up else (low, middle)
     return high if up else low
+
+
+def _divergence(one: float, other: float) -> float:
+    """Return KL(one ‖ other) of two Bernoulli laws."""
+    first = one * math.log(one / other) if one > 0.0 and other > 0.0 else math.inf if one > 0.0 else 0.0
+    rest, away = 1.0 - one, 1.0 - other
+    return first + (rest * math.log(rest / away) if rest > 0.0 and away > 0.0 else math.inf if rest > 0.0 else 0.0)
 
 
 def _logistic(value: float) -> float:

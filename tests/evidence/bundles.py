@@ -190,6 +190,7 @@ def make_bundle(
         seal_sha256=sha256_hex(opened.envelope),
         transcript=read_transcript((folder / "transcript.jsonl").read_bytes()),
         samples=samples,
+        data={index: opened.keys.data(index) for index in samples},
     )
     asked = [probe.index for probe in draw_schedule(protocol)[:n_asked]]
     bundle_files.write_findings(folder, opened=opened, asked=asked, results=results, clock=clock, examiner=examiner)

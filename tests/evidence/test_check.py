@@ -173,6 +173,7 @@ def recomputed(made):
         seal_sha256=sha256_hex(made.opened.envelope),
         transcript=read_transcript((made.folder / "transcript.jsonl").read_bytes()),
         samples={sample.index: sample for sample in made.opened.keys.samples},
+        data={sample.index: made.opened.keys.data(sample.index) for sample in made.opened.keys.samples},
     )
 
 

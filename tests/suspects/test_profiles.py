@@ -288,6 +288,10 @@ def test_profiles_that_are_not_there(tmp_path):
         profile.load(str(tmp_path / "big.toml"))
 
 
+def test_every_built_in_profile_says_where_its_contract_comes_from():
+    assert sorted(contracts.PROVENANCE) == sorted(profile.names())
+
+
 def test_every_built_in_profile_is_shipped_and_whole():
     folder = Path(profile.__file__).parent / "profiles"
     assert sorted(path.stem for path in folder.iterdir()) == sorted(profile.names())

@@ -3,18 +3,15 @@
 `tools/install_servers.sh` puts them into `.venv-servers`, or into the folder that AUDITOR_SERVERS names.
 """
 
-import contextlib
 import json
-import os
 import subprocess
 import sys
-import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
 import skops.io
 import web
+from servers import SERVERS, started
 from sklearn.linear_model import LogisticRegression
 
 from auditor import datasets
@@ -23,9 +20,7 @@ from auditor.evidence.reading import reading_of
 from auditor.suspects import open_suspect
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parent.parent.parent
-SERVERS = Path(os.environ.get("AUDITOR_SERVERS", ROOT / ".venv-servers")) / "bin"
-START_S = 180.0
+PROGRAMS = SERVERS / "bin"
 
 SAVE = """
 import sys, mlflow.sklearn, skops.io
@@ -68,33 +63,6 @@ def inputs():
     return datasets.load("digits").test.inputs[:40]
 
 
-@contextlib.contextmanager
-def started(command, *, folder, ready):
-    assert (SERVERS / command[0]).exists(), "run tools/install_servers.sh, or name its folder in AUDITOR_SERVERS"
-    environment = os.environ | {"PATH": f"{SERVERS}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-
-    def answers():
-        assert process.poll() is None, (folder / "log").read_text()[-2000:]
-        with contextlib.suppress(OSError), urllib.request.urlopen(ready, timeout=5) as response:
-            return response.status == 200
-        return False
-
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(SERVERS / command[0]), *command[1:]], cwd=folder, env=environment, stdout=log, stderr=log
-        )
-        try:
-            web.wait_until(answers, timeout_s=START_S)
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
 def ask(url, profile, inputs):
     with open_suspect(endpoint=url, profile=profile) as suspect:
         described = suspect.describe()
@@ -113,12 +81,12 @@ def probed(url):
 
 
 def test_mlflow_models_serve(model, inputs, tmp_path):
-    save = [str(SERVERS / "python"), "-c", SAVE, str(model), "saved"]
+    save = [str(PROGRAMS / "python"), "-c", SAVE, str(model), "saved"]
     subprocess.run(save, cwd=tmp_path, check=True, capture_output=True, timeout=300)
     port = web.free_port()
     command = ["mlflow", "models", "serve", "-m", "saved", "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
     url = f"http://127.0.0.1:{port}"
-    with started(command, folder=tmp_path, ready=f"{url}/ping"):
+    with started(command, programs=PROGRAMS, folder=tmp_path, ready=f"{url}/ping"):
         _, answers = ask(url, "mlflow", inputs)
         found = probed(url)
     expected = skops.io.load(model, trusted=[]).predict(inputs.reshape(len(inputs), -1).astype(float))
@@ -136,7 +104,7 @@ def test_mlserver_open_inference_protocol(model, inputs, tmp_path):
     about = {"name": "digits", "implementation": "runtime.Digits", "inputs": [pixels], "parameters": parameters}
     (tmp_path / "model-settings.json").write_text(json.dumps(about))
     url = f"http://127.0.0.1:{ports[0]}/v2/models/digits"
-    with started(["mlserver", "start", "."], folder=tmp_path, ready=f"{url}/ready"):
+    with started(["mlserver", "start", "."], programs=PROGRAMS, folder=tmp_path, ready=f"{url}/ready"):
         described, answers = ask(url, "open-inference-v2", inputs)
         found = probed(url)
     expected = skops.io.load(model, trusted=[]).predict_proba(inputs.reshape(len(inputs), -1).astype(float))
