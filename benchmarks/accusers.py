@@ -1,6 +1,7 @@
 """False claims, carried out: what an accuser with a program of its own gets against models that owe it nothing.
 
     python benchmarks/accusers.py run --data digits fashion-mnist --seeds 1 2 3     (resumable; keeps each trial)
+    python benchmarks/accusers.py patterns                                          (one pattern is one draw)
     python benchmarks/accusers.py render                                            (writes benchmarks/accusers.md)
 
 The accuser trains three reference models, crafts triggers against all of them, and keeps what fools a fourth model that
@@ -265,6 +266,50 @@ def simulated_grinding() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def single_patterns(model: Any, dataset: Any, *, beta: float, draws: int) -> dict[str, Any]:
+    """Draw wrong-label key sets honestly, and count claims without and with the rule on single foreign patterns."""
+    from auditor.models import labels_of
+    from auditor.patterns import add_pattern
+    from auditor.stats import exact, sequential
+
+    carriers = dataset.carriers.take(np.arange(60, 250))
+    rng, n_keys, patterns, each, level = np.random.default_rng(0), 120, 40, 5, 5e-7
+    shape, steps = dataset.spec.shape, np.arange(1, n_keys + 1)
+    claims = vetoed = 0
+    for _ in range(draws):
+        target = rng.integers(10)
+        order = rng.permutation(np.flatnonzero(carriers.labels != target))
+        keys = add_pattern(carriers.inputs[order[:n_keys]], rng.standard_normal(shape), beta=beta)
+        dealt = np.resize(np.concatenate([order[n_keys:], order]), patterns * each)
+        groups = dealt.reshape(patterns, each)
+        shams = np.concatenate([add_pattern(carriers.inputs[g], rng.standard_normal(shape), beta=beta) for g in groups])
+        hit = (labels_of(model.network, shams) == target).reshape(patterns, each).sum(axis=1)
+        rate = max(0.01, exact.upper_bound_at(hits=int(hit.sum()), trials=patterns * each, error=level))
+        if rate >= 0.3:
+            continue
+        hits = np.cumsum(labels_of(model.network, keys) == target)
+        best = max(float(sequential.log_e(int(h), int(k), rate)) for h, k in zip(hits, steps, strict=True))
+        if best >= -np.log(level):
+            claims += 1
+            vetoed += bool(2 * hit.max() > each)
+    return {"beta": beta, "draws": draws, "claims_before": claims, "claims_now": claims - vetoed}
+
+
+def run_single_patterns(options: argparse.Namespace) -> None:
+    import torch
+    import transferable
+
+    from auditor import datasets
+
+    torch.set_num_threads(1)
+    dataset = datasets.load("digits")
+    for seed in options.seeds:
+        model = transferable.independent(dataset, seed=seed)
+        for beta in (0.4, 1.0, 10.0):
+            found = single_patterns(model, dataset, beta=beta, draws=200)
+            keep({"data": "", "seed": seed, "attack": "single patterns", **found})
+
+
 def kept() -> list[dict[str, Any]]:
     return [json.loads(line) for line in TRIALS.read_text().splitlines()] if TRIALS.exists() else []
 
@@ -313,6 +358,18 @@ def page(trials: list[dict[str, Any]]) -> str:
                 outcomes = "; ".join(dict.fromkeys(f"{t['status']}: {t['reason']}" for t in rows))
                 lines.append(f"| {title} | {wanted} | {hits} | {outcomes} |")
         lines.append("")
+    singles = [t for t in trials if t["attack"] == "single patterns"]
+    if singles:
+        lines += [
+            "## One pattern is one draw", "",
+            "Honest wrong-label draws on digits against independent models, by amplitude; claims at 10⁻⁶ before and "
+            "after one foreign pattern that hits by itself takes the test's power.", "",
+            "| model's seed | amplitude | draws | claims before | claims now |", "| --- | --- | --- | --- | --- |",
+            *(
+                f"| {t['seed']} | {t['beta']} | {t['draws']} | {t['claims_before']} | {t['claims_now']} |"
+                for t in singles
+            ), "",
+        ]  # fmt: skip
     for t in trials:
         if t["attack"] == "simulated grinding":
             lines += [
@@ -336,6 +393,9 @@ def main() -> None:
     runner.add_argument("--data", nargs="+", default=["digits", "fashion-mnist"], choices=["digits", "fashion-mnist"])
     runner.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     runner.set_defaults(work=run)
+    single = commands.add_parser("patterns", help="count claims of honest wrong-label draws by amplitude")
+    single.add_argument("--seeds", nargs="+", type=int, default=[31, 32])
+    single.set_defaults(work=run_single_patterns)
     writer = commands.add_parser("render", help="write the page from the kept trials")
     writer.set_defaults(work=lambda _: PAGE.write_text(page(kept())))
     options = parser.parse_args()
