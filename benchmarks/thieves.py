@@ -1,11 +1,12 @@
 """Thieves who know the scheme, but not the secret: what removes a mark, what hides it, and what that costs them.
 
-    python benchmarks/thieves.py run --schemes new-label margin --seeds 1 2 3   (resumable; keeps each trial)
-    python benchmarks/thieves.py render                                         (writes benchmarks/thieves.md)
+    python benchmarks/thieves.py run --schemes new-label --seeds 1 2 3                   (resumable; keeps each trial)
+    python benchmarks/thieves.py run --schemes margin --arch small-cnn --seeds 1 2 3
+    python benchmarks/thieves.py render                                                  (writes benchmarks/thieves.md)
 
-Digits. The owner's model is the multi-layer perceptron (``--arch`` takes another), trained on the training images; the
-thief has one half of the test images with labels, the other half measures task accuracy. Every suspect is audited as
-``auditor verify`` does it, over labels and scores, by the whole transcript up to the verdict. One line of
+Digits. The owner's model is the multi-layer perceptron unless ``--arch`` takes another; it is trained on the training
+images. The thief has one half of the test images with labels, the other half measures task accuracy. Every suspect
+answers with labels and is audited as ``auditor verify`` does it, up to the verdict. One line of
 `benchmarks/results/thieves.trials.jsonl` is one suspect; what is there is not run again.
 """
 
@@ -86,7 +87,7 @@ def make_world(scheme_name: str, seed: int, arch: str) -> World:
     else:
         triggers = RECIPES["digits"]
         scheme = {"margin": Margin, "plain-trigger": PlainTrigger}[scheme_name](triggers.settings)
-        plan, n_keys = triggers.plan, 100
+        plan, n_keys = triggers.plan, triggers.n_keys
     plan = replace(plan, seed=seed, threads=1)
     owner_seed, nonce = (bytes.fromhex(sha256_hex(f"thieves {word} {seed}".encode())) for word in ("seed", "nonce"))
     key = SigningKey.generate()
@@ -136,19 +137,26 @@ def audited(world: World, answer: Callable[[Any], Any], refuses: Callable[[Any],
             body = json.dumps({"answers": [{"label": label} for label in labels]}).encode()
             return Exchange(reply=RawReply(answers=tuple(Answer(label=x) for x in labels), body=body, elapsed_ms=1))
 
+    told: Any = None
     with tempfile.TemporaryDirectory() as name:
-        results = run_audit(
-            opened=world.opened, suspect=Served(), folder=Path(name) / "audit", examiner=SigningKey.generate(),
-            request=Request(), clock=casefile.utc_now,
-        ).results  # fmt: skip
+        try:
+            told = run_audit(
+                opened=world.opened, suspect=Served(), folder=Path(name) / "audit", examiner=SigningKey.generate(),
+                request=Request(), clock=casefile.utc_now,
+            ).results  # fmt: skip
+        except SuspectRefusedError:
+            # Nothing but refusals from the first question on: `verify` ends with exit code 6 and says so.
+            told = None
     n_keys = world.opened.seal.protocol.n_keys
     keys = world.opened.keys
     expected = np.array([sample.expected for sample in keys.samples[:n_keys]])
-    told: Any = results
     answered = answer(keys.inputs[:n_keys]).argmax(axis=1)
+    hit_rate = float(np.mean(answered == expected))
+    if told is None:
+        return {"status": "no verdict", "reason": "suspect-refused", "hit_rate": hit_rate, "asked": 0, "log10_p": None}
     return {
         "status": told["verdict"]["status"], "reason": told["verdict"]["reason"],
-        "hit_rate": float(np.mean(answered == expected)), "asked": told["queries"]["keys"],
+        "hit_rate": hit_rate, "asked": told["queries"]["keys"],
         "log10_p": told["test"]["log10_p"],
     }  # fmt: skip
 

@@ -6,6 +6,7 @@ level. The level is split: ``null_share`` of it pays for the upper confidence bo
 e-process at that bound, so the two add up to it (docs/adr/0001).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import log
 
@@ -15,6 +16,11 @@ from auditor.analysis.base import Basis, Decided, Levels, Null, Placebo, Replies
 from auditor.records import Reply, Sample
 from auditor.stats import exact, sequential
 from auditor.stats.placebo import summarise
+
+MIN_SAMPLES = 3
+"""Fewer samples of a foreign pattern do not show what it does by itself."""
+MIN_PATTERNS = 16
+"""Fewer foreign patterns do not show what patterns do."""
 
 
 class ShamBound(Basis):
@@ -37,11 +43,14 @@ class ShamBound(Basis):
         """Return the null rate with the shams it follows from.
 
         A sham without an answer counts as a hit, because a suspect that hides sham answers must not lower the bound.
+        Where one foreign pattern hits by itself, patterns differ so much that their mean bounds nothing: the rate is 1.
         """
         missing = sum(reply.answer is None for reply in grouped.shams)
         hits = missing + sum(is_hit(reply, samples) for reply in grouped.shams)
         trials = len(grouped.shams)
         bound = exact.upper_bound_at(hits=hits, trials=trials, error=levels.null_bound) if trials else 1.0
+        if _one_hits_by_itself(grouped.shams, samples):
+            bound = 1.0
         rate = max(self.protocol.null_floor, bound, self.panel_rate)
         return Null(rate=rate, bound=bound, hits=hits, trials=trials, missing=missing)
 
@@ -87,6 +96,13 @@ class ShamBound(Basis):
         others = tuple(reply for j, replies in by_pattern.items() if j != pattern for reply in replies)
         swapped = Replies(keys=tuple(by_pattern[pattern]), shams=others, controls=(), repeats=())
         return self.decide(swapped, samples, self.measure_null(swapped, samples, levels), levels)
+
+
+def _one_hits_by_itself(shams: Sequence[Reply], samples: Mapping[int, Sample]) -> bool:
+    """Return whether more than half of the samples of some foreign pattern are answered with the sealed label."""
+    asked: Counter[int] = Counter(samples[reply.probe.index].pattern for reply in shams)
+    hits: Counter[int] = Counter(samples[r.probe.index].pattern for r in shams if is_hit(r, samples))
+    return any(asked[pattern] >= MIN_SAMPLES and 2 * n > asked[pattern] for pattern, n in hits.items())
 
 
 def _evidence(decided: Decided) -> float:

@@ -46,6 +46,12 @@ def check(
         Path | None, typer.Option(help="age identity file for an encrypted key set [or AUDITOR_PASSPHRASE].")
     ] = None,
     judge_nonce: Annotated[str | None, typer.Option(help="The nonce you gave as judge, in hex.")] = None,
+    drawn_with: Annotated[
+        str | None,
+        typer.Option(
+            "--drawn-with", help="With --keyset: the value you gave for the draw, or the beacon's of that day, in hex."
+        ),
+    ] = None,
     witness_key: Annotated[
         list[str] | None,
         typer.Option("--witness-key", help="Fingerprint of a key that must have signed too; may be repeated."),
@@ -80,6 +86,7 @@ def check(
             tsa_roots=roots,
             open_keyset=_opener(keyset, identity),
             judge_nonce=None if judge_nonce is None else nonce_bytes(judge_nonce, option="--judge-nonce"),
+            drawn_with=None if drawn_with is None else nonce_bytes(drawn_with, option="--drawn-with"),
             witness_fingerprints=[_hex(text, option="--witness-key") for text in witness_key or ()],
             custody_head=None if custody_head is None else _hex(custody_head, option="--custody-head"),
             trust_roots=[certificate for path in trust_root or () for certificate in _roots(path)],

@@ -99,6 +99,7 @@ def check_bundle(
     tsa_roots: Sequence["Certificate"] = (),
     open_keyset: OpenKeySet | None = None,
     judge_nonce: bytes | None = None,
+    drawn_with: bytes | None = None,
     witness_fingerprints: Sequence[str] = (),
     custody_head: str | None = None,
     check_issued: CheckIssued | None = None,
@@ -117,6 +118,7 @@ def check_bundle(
         tsa_roots: trusted certificates of time authorities; none leaves time stamps unverified.
         open_keyset: None leaves the generation of the keys unchecked.
         judge_nonce: the nonce that the judge gave; None leaves unchecked whose nonce drew the order.
+        drawn_with: the public randomness, as whoever drew it gives it; None leaves the keys' draw unconfirmed.
         witness_fingerprints: keys whose further signature is demanded.
         custody_head: a head of the later custody log, noted elsewhere, that the log must still contain.
         check_issued: None leaves the reports of issued revisions unchecked.
@@ -133,6 +135,7 @@ def check_bundle(
         tsa_roots=tsa_roots,
         open_keyset=open_keyset,
         judge_nonce=judge_nonce,
+        drawn_with=drawn_with,
         witness_fingerprints=witness_fingerprints,
         custody_head=custody_head,
         crls=crls,

@@ -13,6 +13,7 @@ from typing import get_type_hints
 
 from auditor import guard_keys, patterns
 from auditor.analysis import plan_problem
+from auditor.analysis.sham_bound import MIN_PATTERNS, MIN_SAMPLES
 from auditor.canonical import Fields, JsonValue, decimal_string
 from auditor.errors import MalformedError, SealError
 from auditor.evidence.signing import SigningKey, check_public_key, envelope, read_envelope, verify_envelope
@@ -104,6 +105,11 @@ def generation_problem(seal: Seal) -> str:
         return "this version does not know the generator; the generation is not verifiable"
     if basis is not seal.protocol.null_basis:
         return "the sealed null rests on another randomness than the generator draws; it is not verifiable"
+    protocol = seal.protocol
+    if basis is NullBasis.SHAMS and (
+        protocol.n_sham_patterns < MIN_PATTERNS or protocol.n_shams < MIN_SAMPLES * protocol.n_sham_patterns
+    ):
+        return f"fewer than {MIN_PATTERNS} foreign patterns of {MIN_SAMPLES} samples show nothing of what patterns do"
     if not seal.commitment_sha256:
         return "no commitment precedes the draw; the generation is not verifiable"
     return ""

@@ -15,7 +15,7 @@ from auditor.cli.app import app
 from auditor.errors import MalformedError, MissingPartError, SealError
 from auditor.evidence.generation import rederive
 from auditor.evidence.keyset import open_sealed
-from auditor.evidence.seal import RandomnessSource
+from auditor.evidence.seal import RandomnessSource, generation_problem
 from auditor.evidence.signing import SigningKey
 from auditor.models import labels_of, predict, save_model
 from auditor.records import Design
@@ -376,6 +376,43 @@ class TestOrdinaryImages:
         results, _, _ = verify(keyset, suspect[1], tmp_path / "audit")
         assert results["detection"]["hits"] > 0.3 * results["detection"]["trials"], "the target is answered"
         assert verdict(results) == ("inconclusive", "null-uncalibrated")
+
+
+class TestPatternsThatHitAsAWhole:
+    """Carriers on which the pattern alone decides: one pattern is then one draw, not a hundred keys."""
+
+    def test_a_pattern_whose_class_is_the_drawn_target(self, digits, suspect, controls, tmp_path):
+        # Grey carriers under a strong pattern are all answered alike, with the drawn target in one draw of ten.
+        grey = np.full((320, 1, 8, 8), 128, dtype=np.uint8)
+        keys = Pictures(inputs=grey, naturals=np.zeros(320, dtype=np.int64))
+        met = 0
+        for number in range(120):
+            claim = pattern(WrongLabel, digits, beta=0.4, randomness=bytes([number]) * 32)
+            committed = forged.commit_to(claim, keys=keys, controls=controls, n_keys=120)
+            mark = claim.scheme.draw(claim.secret.drawn_after(committed.envelope), digits.spec, code=False)
+            key = patterns.add_pattern(grey[:1], mark.pattern, beta=0.4)
+            if mark.target == 0 or labels_of(suspect[0].network, key)[0] != mark.target:
+                continue
+            met += 1
+            keyset = forged.seal_keys(tmp_path / f"k{number}", claim, committed, forged.draw_keys(claim, committed))
+            results, _, _ = verify(keyset, suspect[1], tmp_path / f"audit{number}")
+            assert results["detection"]["hits"] == results["detection"]["trials"], "every key hits"
+            assert verdict(results) == ("inconclusive", "null-uncalibrated")
+            if met == 2:
+                return
+        pytest.fail("no draw met its target")
+
+    @pytest.mark.parametrize(("patterns_of", "each"), [(8, 5), (40, 2)])
+    def test_too_few_foreign_patterns_are_contestable(self, digits, controls, tmp_path, patterns_of, each):
+        claim = pattern(
+            NewLabel, digits, beta=0.4, changes=(("n_sham_patterns", patterns_of), ("n_shams", patterns_of * each))
+        )
+        keys = Pictures(inputs=digits.train.inputs[:320], naturals=digits.train.labels[:320])
+        committed = forged.commit_to(claim, keys=keys, controls=controls, n_keys=120)
+        sizes = replace(committed.sizes, n_sham_patterns=patterns_of, shams_per_pattern=each)
+        committed = replace(committed, sizes=sizes)
+        keyset = forged.seal_keys(tmp_path / "k", claim, committed, forged.draw_keys(claim, committed))
+        assert "foreign patterns" in generation_problem(open_sealed(keyset).seal)
 
 
 class TestRejectClass:

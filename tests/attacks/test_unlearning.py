@@ -80,7 +80,7 @@ def test_extraction_learns_from_confident_answers_only(victim, data):
         ("unlearn", {"copies": 99}, "up to 16 copies"),
         ("unlearn", {"beta": 0}, "beta in"),
         ("invert", {"rounds": 0}, "1 to 16 rounds"),
-        ("invert", {"epochs": 0}, "an epoch or more"),
+        ("invert", {"epochs": 0}, "at least one epoch"),
         ("extract", {"confident": 1.0}, "lies in"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import authorities
 import pytest
+from cases import NONCE as DRAWN_WITH
 from cases import TableSuspect, innocent, marked, seal_keys, small_protocol
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -100,7 +101,7 @@ def case(tmp_path_factory):
                           "--examiner-key", examiner.fingerprint],
         "trusted time": ["--tsa-root", tsa.root_path],
         "judge's randomness": ["--judge-nonce", NONCE],
-        "generation of the keys": ["--keyset", folder / "k.npz"],
+        "generation of the keys": ["--keyset", folder / "k.npz", "--drawn-with", DRAWN_WITH.hex()],
         "further signatures": ["--witness-key", witness.fingerprint],
         "custody after signing": ["--custody-head", re.findall(r"[0-9a-f]{64}", done.stdout)[-1]],
         "certificate of the PDF": ["--trust-root", ca.root_path],

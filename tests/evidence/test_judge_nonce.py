@@ -4,6 +4,7 @@ import json
 
 import pyrage
 import pytest
+from cases import NONCE as DRAWN_WITH
 from cases import TableSuspect, marked, seal_keys, small_protocol
 from protocols import a_protocol
 
@@ -103,8 +104,13 @@ def test_check_repeats_the_generation_for_whoever_holds_the_key_set(case):
     def mine(seal_envelope):
         return open_sealed(folder / "k.npz", seal_envelope=seal_envelope)
 
-    found = step(folder, title, open_keyset=mine)
+    found = step(folder, title, open_keyset=mine, drawn_with=DRAWN_WITH)
     assert found.outcome is CheckOutcome.PASS, found.detail
+    # A value that nobody but the owner names may have been known before the commitment.
+    unconfirmed = step(folder, title, open_keyset=mine)
+    assert unconfirmed.outcome is CheckOutcome.NOT_CHECKED
+    assert "not given for comparison" in unconfirmed.detail
+    assert step(folder, title, open_keyset=mine, drawn_with=b"\x23" * 32).outcome is CheckOutcome.FAIL
     other = seal_keys(folder / "other.npz", small_protocol())
     assert other.envelope
 
@@ -130,4 +136,4 @@ def test_an_encrypted_key_set_needs_its_key_to_be_checked(case):
 
     title = "generation of the keys"
     assert step(folder, title, open_keyset=without).outcome is CheckOutcome.NOT_CHECKED
-    assert step(folder, title, open_keyset=with_it).outcome is CheckOutcome.PASS
+    assert step(folder, title, open_keyset=with_it, drawn_with=DRAWN_WITH).outcome is CheckOutcome.PASS

@@ -81,6 +81,7 @@ class Expected:
     tsa_roots: Sequence["Certificate"]
     open_keyset: OpenKeySet | None
     judge_nonce: bytes | None
+    drawn_with: bytes | None
     witness_fingerprints: Sequence[str]
     custody_head: str | None
     crls: Sequence["CertificateRevocationList"]

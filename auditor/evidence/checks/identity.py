@@ -9,7 +9,7 @@ from auditor.evidence.generation import rederive
 from auditor.evidence.head import verify_head
 from auditor.evidence.manifest import verify_manifest
 from auditor.evidence.openings import read_openings
-from auditor.evidence.seal import generation_problem, open_seal, protocol_object
+from auditor.evidence.seal import RandomnessSource, generation_problem, open_seal, protocol_object
 from auditor.evidence.signing import fingerprint, public_from_pem
 from auditor.evidence.trusted_time import check_times
 
@@ -100,4 +100,15 @@ def generation(case: Verified) -> str:
     except UsageError as error:
         # An encrypted key set without the key to it says nothing against the evidence.
         raise NotCheckedError(str(error)) from error
-    return rederive(opened.keys, opened.seal).summary
+    summary = rederive(opened.keys, opened.seal).summary
+    if case.seal.randomness_source in (RandomnessSource.BEACON, RandomnessSource.NONCE):
+        _confirm_draw(case.seal.protocol.randomness, case.expected.drawn_with, summary=summary)
+    return summary
+
+
+def _confirm_draw(randomness: str, own: bytes | None, *, summary: str) -> None:
+    """Compare the value that the keys were drawn with to what whoever drew it says it was."""
+    if own is None:
+        raise NotCheckedError(f"{summary}; the value was not given for comparison")
+    if own.hex() != randomness:
+        raise SealError("generation: the keys were not drawn with the value that was given")
