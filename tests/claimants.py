@@ -23,7 +23,7 @@ def digits():
     return datasets.load("digits")
 
 
-def owner_of(folder: Path, dataset, *, seed: bytes, nonce: bytes, training_seed: int) -> OwnerResult:
+def owner_of(folder: Path, dataset, *, seed: bytes, nonce: bytes, training_seed: int, twin: LoadedModel) -> OwnerResult:
     """Commit, draw, train and seal as an owner does; the folder holds the model and ``k.npz``."""
     scheme, plan, key = (
         NewLabel(RECIPE.settings),
@@ -34,7 +34,13 @@ def owner_of(folder: Path, dataset, *, seed: bytes, nonce: bytes, training_seed:
         scheme=scheme, dataset=dataset, seed=seed, sizes=KeySizes(), key=key, committed_at="2026-01-01T00:00:00.000Z"
     )
     made = train_owner(
-        scheme=scheme, dataset=dataset, secret=Secret(seed, nonce), plan=plan, committed=committed, randomness=nonce
+        scheme=scheme,
+        dataset=dataset,
+        secret=Secret(seed, nonce),
+        plan=plan,
+        committed=committed,
+        randomness=nonce,
+        twin=twin,
     )
     folder.mkdir(parents=True)
     deliver(folder, result=made, plan=plan, key=key, sealed_at=SEALED_AT, source=RandomnessSource.NONCE)
@@ -92,6 +98,6 @@ def innocent(folder: Path, dataset, *, seed: int) -> None:
     """Train a model that never saw a mark."""
     made = train_unmarked(
         architecture="small-cnn", spec=dataset.spec, inputs=dataset.train.inputs, labels=dataset.train.labels,
-        plan=replace(RECIPE.plan, seed=seed, threads=1),
+        plan=replace(RECIPE.plan, seed=seed, threads=1, epochs=max(2, RECIPE.plan.epochs // 2)),
     )  # fmt: skip
     save_model(folder, made.network, made.description)

@@ -95,6 +95,7 @@ def run_audits(folder: Path, made: Made, *, url: str, name: str = "audits", ledg
 @contextlib.contextmanager
 def asked(folder: Path, candidates: Mapping[str, tuple[str, str]]) -> Iterator[tuple[Made, str]]:
     """Plan a line-up of table services (name → role, table), serve it, and yield it with the relay's address."""
+    folder.mkdir(exist_ok=True)
     opened = seal_keys(folder / "k.npz", small_protocol())
     (folder / "k.seal.json").write_bytes(opened.envelope)
     with contextlib.ExitStack() as stack:

@@ -61,6 +61,12 @@ class Place:
         """True when the model provably existed before the time that the owner states for the seal."""
         return self.dated is not None and self.dated.at < self.audit.seal.sealed_at
 
+    @property
+    def precedes_proof(self) -> bool:
+        """True when the model provably existed before the first time stamp over the seal, or there is none."""
+        proof = self.audit.seal_time
+        return self.dated is not None and (proof is None or self.dated.at < proof.at)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineUpFinding:
@@ -76,7 +82,9 @@ class LineUpFinding:
     false_claims_upper: float
     """Upper bound of the rate of false claims at error 0.05, if these candidates were drawn independently."""
     refuted_by: tuple[str, ...]
-    """Labels of candidates that carry the mark although they existed before the seal."""
+    """Labels of candidates, the suspect included, that carry the mark although they existed before the seal."""
+    unproven_before: tuple[str, ...]
+    """Labels of candidates that carry the mark and existed when nothing but the owner's word says the seal did."""
 
     @property
     def suspect(self) -> Place:
@@ -104,14 +112,18 @@ def draw_finding(verified: VerifiedLineUp) -> LineUpFinding:
     suspect = next(place for place in places if place.candidate.role is CandidateRole.SUSPECT)
     others = [place for place in places if place is not suspect]
     rank = None if suspect.evidence is None else lineup_rank(suspect.evidence, [place.evidence for place in others])
-    claimed = [place for place in others if place.status is Status.SUPPORTED]
+    marked = [place for place in places if place.status is Status.SUPPORTED]
+    claimed = [place for place in marked if place is not suspect]
     return LineUpFinding(
         places=places,
         rank=rank,
         outcome=_outcome(suspect, n_claimed=len(claimed), rank=rank),
         false_claims=len(claimed),
         false_claims_upper=exact.upper_bound_at(hits=len(claimed), trials=len(others), error=UPPER_ERROR),
-        refuted_by=tuple(place.candidate.label for place in claimed if place.precedes_seal),
+        refuted_by=tuple(place.candidate.label for place in marked if place.precedes_seal),
+        unproven_before=tuple(
+            place.candidate.label for place in marked if place.precedes_proof and not place.precedes_seal
+        ),
     )
 
 
@@ -164,6 +176,7 @@ def finding_object(finding: LineUpFinding, verified: VerifiedLineUp, report: Che
             "error": decimal_string(UPPER_ERROR),
         },
         "refuted_by": list(finding.refuted_by),
+        "unproven_before": list(finding.unproven_before),
         "steps": steps_object(report),
     }
 

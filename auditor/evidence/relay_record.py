@@ -64,6 +64,21 @@ def read_record(data: bytes, *, commitment_sha256: str) -> tuple[Relayed, ...]:
     return tuple(found)
 
 
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line that a killed relay did not finish; its answer never left.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    try:
+        with path.open("r+b") as file:
+            data = file.read()
+            if not data.endswith(b"\n"):
+                file.truncate(data.rfind(b"\n") + 1)
+    except OSError as error:
+        raise StorageError(f"{path.name}: cannot be written ({type(error).__name__})") from error
+
+
 class RecordWriter:
     """Adds lines to a record, each on disk before the answer goes out; one relay writes at a time."""
 
@@ -84,6 +99,7 @@ class RecordWriter:
             raise UsageError(f"{path.name}: another relay is writing into it") from error
         except OSError as error:
             raise StorageError(f"{path.name}: cannot be written ({type(error).__name__})") from error
+        drop_torn_line(path)
         self._file.seek(0)
         data = self._file.read()
         self._seq, self._head, self._latest = 0, link_hash(DOMAIN, b""), ""

@@ -14,7 +14,7 @@ from auditor.draws import DrawStream
 from auditor.errors import MalformedError, SealError, UsageError
 from auditor.evidence import lineup as lists
 from auditor.evidence.lineup import Candidate, LineUp, OpenedLineUp, Revealed
-from auditor.evidence.relay_record import RecordWriter
+from auditor.evidence.relay_record import RecordWriter, drop_torn_line
 from auditor.evidence.seal import Seal, open_seal
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.storage import write_new
@@ -262,6 +262,8 @@ def open_list(custody: Custody, *, key: SigningKey) -> OpenedLineUp:
         raise UsageError("a line-up is opened with the key that committed to it")
     if (custody.folder / lists.OPENING).exists():
         raise UsageError(f"{custody.folder}: the line-up was opened already")
+    if (custody.folder / lists.RECORD).exists():
+        drop_torn_line(custody.folder / lists.RECORD)
     record = read_part(custody.folder, lists.RECORD, required=False)
     opened = OpenedLineUp(
         commitment_sha256=sha256_hex(custody.commitment),

@@ -126,6 +126,7 @@ def render_lineup(finding: Mapping[str, JsonValue], *, issued_at: str) -> bytes:
         family_sentence=_family_sentence(top.integer("family", low=1), n_candidates=len(rows)),
         innocents_sentence=_innocents_sentence(innocents, claimed=claimed, others=others),
         refuted_sentence=_refuted_sentence(finding, sealed_at),
+        unproven_sentence=_unproven_sentence(finding),
         identification=[
             ("Custodian's key", lineup.text("custodian_fingerprint")),
             ("Examiner's key", top.text("examiner_fingerprint")),
@@ -235,12 +236,26 @@ def _innocents_sentence(innocents: Fields, *, claimed: int, others: int) -> str:
 
 
 def _refuted_sentence(finding: Mapping[str, JsonValue], sealed_at: str) -> str:
-    found = finding.get("refuted_by")
-    if not isinstance(found, list) or not found:
+    names = _labels(finding, "refuted_by")
+    if not names:
         return ""
-    names = ", ".join(str(label) for label in found)
     return (
         f"Candidate {names} is called supported although it provably existed before {sealed_at}, the time that the "
         "owner states for the seal. Unless the owner's marked model had left the owner's hands before it was sealed, "
         "these keys are answered by a model that cannot derive from it, and the claim on the suspect has no basis."
     )
+
+
+def _unproven_sentence(finding: Mapping[str, JsonValue]) -> str:
+    names = _labels(finding, "unproven_before")
+    if not names:
+        return ""
+    return (
+        f"Candidate {names} is called supported and provably existed at a time at which only the owner's own clock "
+        "says that the keys were sealed; no verified time stamp over the seal is as old."
+    )
+
+
+def _labels(finding: Mapping[str, JsonValue], name: str) -> str:
+    found = finding.get(name)
+    return ", ".join(str(label) for label in found) if isinstance(found, list) else ""

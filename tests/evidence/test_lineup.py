@@ -5,15 +5,21 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from auditor.canonical import sha256_hex
+from auditor.canonical import canonical_bytes, sha256_hex
 from auditor.errors import EvidenceError, MalformedError, SealError, SignatureError, TranscriptError, UsageError
 from auditor.evidence import lineup as lists
 from auditor.evidence.lineup import Candidate, CandidateRole, LineUp, OpenedLineUp, Revealed
 from auditor.evidence.relay_record import RecordWriter, Relayed, read_record
-from auditor.evidence.signing import SigningKey
+from auditor.evidence.signing import SigningKey, envelope
+from auditor.evidence.statements import PAYLOAD_TYPE
 
 KEY = SigningKey.generate()
+FIELD_NAMES = (
+    "_type", "subject", "predicateType", "predicate", "label", "place", "name", "role", "seq", "prev", "at", "answers",
+)  # fmt: skip
 AT = "2026-03-01T00:00:00.000Z"
 
 
@@ -177,6 +183,38 @@ def test_a_record_with_a_line_changed_or_dropped_is_refused(tmp_path):
             read_record(damaged, commitment_sha256=DIGEST)
     with pytest.raises(TranscriptError, match="another line-up"):
         read_record(path.read_bytes(), commitment_sha256="00" * 32)
+
+
+def test_a_line_that_a_killed_relay_left_unfinished_is_dropped(tmp_path):
+    path = tmp_path / "relay.jsonl"
+    write_record(path, LINES[:2])
+    with path.open("ab") as file:
+        file.write(b'{"answers":[1,')
+    write_record(path, LINES[2:])
+    assert list(read_record(path.read_bytes(), commitment_sha256=DIGEST)) == LINES
+
+
+LEAVES = st.none() | st.booleans() | st.integers(0, 9) | st.text(max_size=5)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELD_NAMES), inner, max_size=8),
+)
+
+
+@given(data=st.binary(max_size=200), value=VALUES)
+def test_hostile_bytes_raise_evidence_errors_only(data, value):
+    commitment = committed()
+    signed = envelope(canonical_bytes(value), payload_type=PAYLOAD_TYPE, keys=[KEY])
+    for hostile in (data, canonical_bytes(value), canonical_bytes(value) + b"\n", signed):
+        for reader in (
+            lists.open_lineup,
+            lambda each: read(each, commitment),
+            lambda each: read_record(each, commitment_sha256=DIGEST),
+        ):
+            with pytest.raises(EvidenceError):
+                reader(hostile)
+    with pytest.raises(EvidenceError):
+        lists.candidate_from(value, what="x")
 
 
 def test_one_relay_writes_at_a_time(tmp_path):

@@ -4,6 +4,9 @@ import asyncio
 import dataclasses
 import json
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 import requests
@@ -119,6 +122,26 @@ def test_answers_leave_at_whole_multiples_of_the_interval(monkeypatch):
     asyncio.run(relay._EvenlyPaced(app, interval_s=1000.0)({"type": "http"}, None, send))
     assert len(sent) == 1
     assert 990 < slept[0] < 1000
+
+
+def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
+    with asked(tmp_path / "other", USUAL) as (other, _):
+        # The same services, another line-up: the first relay holds its own record.
+        listed = listing.read_list(tmp_path / "other" / "candidates.toml")
+        envelope = other.opened.envelope
+        custody.plan(listed, seal_envelope=envelope, folder=tmp_path / "lineup", key=CUSTODIAN)
+        command = [sys.executable, "-m", "auditor", "blind", "serve", str(tmp_path / "lineup"), "--port", "0"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            line = process.stdout.readline()
+            place = custody.read_custody(tmp_path / "lineup").candidates[0].place
+            assert requests.get(f"{line.split()[-1]}/{place}/healthz", timeout=30).json() == {"status": "ok"}
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+            process.stdout.close()
+    assert line.startswith("serving 3 candidates at http://127.0.0.1:")
 
 
 def test_the_secret_list_is_readable_by_its_owner_only(honest):
