@@ -64,7 +64,10 @@ class Trial:
     @property
     def identity(self) -> str:
         """Name that is equal for equal content."""
-        return digest([FORMAT, told(self.innocent), self.round])
+        public = self.innocent.kind == "tuned" or self.innocent.owner >= keysets.ANCESTOR
+        # What the key sets of the public base model's owner are made with decides these lines.
+        sets = [keysets.N_ANCESTOR, keysets.TRIGGER_EPOCHS] if public else []
+        return digest([FORMAT, told(self.innocent), self.round, *sets])
 
     @property
     def folder(self) -> Path:

@@ -13,11 +13,13 @@ import tempfile
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from auditor import __version__
+from auditor.canonical import JsonValue
 from auditor.casefile import open_keyset, utc_now
 from auditor.datasets import Dataset, Part
 from auditor.draws import Secret
@@ -30,6 +32,7 @@ from auditor.guard_keys import GuardSettings
 from auditor.guards.dawn import Dawn
 from auditor.guards.owner import GuardSizes, commit_guard, seal_guard
 from auditor.models import SMALL_CNN, LoadedModel, build, labels_of, load_model, save_model
+from auditor.records import Protocol
 from auditor.schemes.base import PatternScheme
 from auditor.schemes.carriers import default_sizes
 from auditor.schemes.delivery import deliver
@@ -181,6 +184,21 @@ def settle(making: Path, folder: Path) -> None:
         shutil.rmtree(making)
 
 
+class Borrowed:
+    """The forecasts of another key set, which was made for a marked model; nothing else of a record is sealed."""
+
+    misses = ()
+
+    def __init__(self, protocol: Protocol) -> None:
+        self.keys = SimpleNamespace(rate=protocol.forecast_rate)
+        self.clean = SimpleNamespace(rate=protocol.forecast_control_accuracy)
+        self.forecast_sham_rate = protocol.forecast_sham_rate
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """Return what stands in ``train.json``."""
+        return {"forecasts": "borrowed from the key set of a marked model"}
+
+
 def write_files(folder: Path, files: Files) -> None:
     """Write a folder of files."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -249,29 +267,29 @@ def _drawn(
                 public_base(dataset.name), dataset, plan=tune, extra=len(scheme.output_names(dataset.classes)) - 10,
                 supplement=scheme.supplement(public_half(dataset.name)[1], mark, secret, batch_size=tune.batch_size),
             )  # fmt: skip
-        own = secret if like is None else like.secret
-        record: Any = measure(
-            scheme=scheme, model=model, mark=scheme.draw(own, dataset.spec, code=coded), dataset=dataset, secret=own,
-            seed=0, twin=accuracy_share(twin, dataset.test), limits=Limits(),
-        )  # fmt: skip
+            record: Any = measure(
+                scheme=scheme, model=model, mark=mark, dataset=dataset, secret=secret, seed=0,
+                twin=accuracy_share(twin, dataset.test), limits=Limits(),
+            )  # fmt: skip
     else:
         assert isinstance(scheme, TriggerScheme)
         keys = build_trigger_keys(
             scheme=scheme, dataset=dataset, secret=secret, sizes=sizes, twin=twin, committed=committed, randomness=nonce
         )
-        measured = keys if like is None else like.opened.keys
-        samples, triggers = measured.samples[: sizes.n_keys], measured.inputs[: sizes.n_keys]
-        naturals = np.array([sample.natural for sample in samples], dtype=np.int64)
-        labels = np.array([sample.expected for sample in samples], dtype=np.int64)
         if tune is not None:
+            samples, triggers = keys.samples[: sizes.n_keys], keys.inputs[: sizes.n_keys]
+            naturals = np.array([sample.natural for sample in samples], dtype=np.int64)
+            labels = np.array([sample.expected for sample in samples], dtype=np.int64)
             supplement = TriggerSupplement(
                 inputs=triggers, labels=labels, settings=scheme.settings, n_natural=len(dataset.classes)
             )
             model = tuned(public_base(dataset.name), dataset, plan=tune, supplement=supplement)
-        record = measure_triggers(
-            scheme=scheme, dataset=dataset, model=model, twin=twin, triggers=triggers, naturals=naturals,
-            labels=labels, seed=0,
-        )  # fmt: skip
+            record = measure_triggers(
+                scheme=scheme, dataset=dataset, model=model, twin=twin, triggers=triggers, naturals=naturals,
+                labels=labels, seed=0,
+            )  # fmt: skip
+    if like is not None:
+        record = Borrowed(like.opened.seal.protocol)
     assert model is not None
     protocol = build_protocol(scheme=scheme, secret=secret, record=record, sizes=sizes)
     return OwnerResult(

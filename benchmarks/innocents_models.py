@@ -87,7 +87,7 @@ def easy(data: str) -> Iterator[Innocent]:
     if small:
         for frame in PUBLISHED_FRAMES:
             yield Innocent(group="third party", data=data, seed=0, kind="published", taught=frame)
-    images, epochs = (500, 6) if small else (2_000, 3)
+    images, epochs = (500, 6) if small else (1_500, 2)
 
     def several(group: str, seeds: int, **changes: Any) -> Iterator[Innocent]:
         for seed in range(seeds):
@@ -121,14 +121,14 @@ def hard(data: str) -> Iterator[Innocent]:
     """Yield the models that come as close to an owner as an innocent can."""
     small = data == "digits"
     owners = keysets.N_MARKED
-    epochs = 10 if small else 3
+    epochs, images = (10, 0) if small else (2, 1_500)
 
     def several(group: str, seeds: int, **changes: Any) -> Iterator[Innocent]:
         for seed in range(seeds):
-            yield Innocent(group=group, data=data, seed=2000 + seed, **{"epochs": epochs, **changes})
+            yield Innocent(group=group, data=data, seed=2000 + seed, **{"epochs": epochs, "images": images, **changes})
 
-    full = 30 if small else 3
-    yield from several("owner's architecture, data and recipe, other seed", 6 if small else 3, epochs=full)
+    full = 30 if small else 2
+    yield from several("owner's architecture, data and recipe, other seed", 6 if small else 2, epochs=full, images=0)
     for owner in range(owners):
         yield Innocent(group="owner's unmarked twin", data=data, seed=0, kind="twin", owner=owner)
     if small:
@@ -154,7 +154,9 @@ def hard(data: str) -> Iterator[Innocent]:
                 group="surrogate of another owner's guarded service", data=data, seed=2000, kind="client", owner=number,
                 epochs=20, scheme="dynamarks",
             )  # fmt: skip
-    yield from several("trained on the key carriers too", 5 if small else 1, options=cnn(8), with_carriers=True)
+    yield from several(
+        "trained on the key carriers too", 5 if small else 1, options=cnn(8), with_carriers=True, images=0
+    )
     for noise in (0.05, 0.15, 0.3) if small else (0.1,):
         yield from several("noisy inputs, fixed", 3 if small else 1, options=cnn(8), serve_noise=noise)
     yield from several("noisy inputs, drawn anew", 4 if small else 1, options=cnn(8), serve_noise=0.2, fresh_noise=True)
@@ -196,14 +198,14 @@ def suspect(innocent: Innocent, folder: Path) -> Suspect:
     if innocent.kind == "published":
         return Published(PUBLISHED, *PUBLISHED_FRAMES[innocent.taught])
     if innocent.kind == "sklearn":
-        trees = innocent.estimator in TREES
-        return Grown(folder / SKLEARN_FILE) if trees else SklearnSuspect(folder / SKLEARN_FILE)
+        own = innocent.estimator in UNTRUSTED
+        return OwnFile(folder / SKLEARN_FILE) if own else SklearnSuspect(folder / SKLEARN_FILE)
     opened = TorchFileSuspect(folder)
     return Restless(opened, innocent.serve_noise) if innocent.fresh_noise else opened
 
 
-class Grown(LocalSuspect):
-    """A model of trees, whose type the tool's own adapter does not trust; the benchmark wrote the file itself."""
+class OwnFile(LocalSuspect):
+    """A scikit-learn model with parts that the tool's adapter does not trust; the benchmark wrote the file itself."""
 
     def __init__(self, path: Path) -> None:
         import skops.io
@@ -471,4 +473,5 @@ ESTIMATORS = {
     "linear discriminant": _discriminant,
     "naive Bayes": _bayes,
 }
-TREES = ("random forest", "extra trees", "decision tree")
+UNTRUSTED = ("random forest", "extra trees", "decision tree", "perceptron")
+"""Estimators with parts that skops does not trust, so that the tool's own adapter refuses their files."""
