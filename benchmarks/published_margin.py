@@ -2,6 +2,7 @@
 
     python benchmarks/published_margin.py run              # both settings, three seeds; may be killed and started again
     python benchmarks/published_margin.py run --seeds 5    # more seeds
+    python benchmarks/published_margin.py speed            # a few steps of both loops in turn, for their seconds
     python benchmarks/published_margin.py render           # tables from the kept trials
 
 Both loops get the same network with the same first weights, the same images in the same order with the same shifts
@@ -50,6 +51,7 @@ from auditor.training.loop import Loop
 
 HERE = Path(__file__).parent
 TRIALS = HERE / "results" / "published_margin.trials.jsonl"
+SPEEDS = HERE / "results" / "published_margin.speed.jsonl"
 PAGE = HERE / "published_margin.md"
 DATA = "fashion-mnist"
 FORMAT = 1
@@ -213,9 +215,8 @@ def train_ours(network: torch.nn.Module, dataset: Dataset, keys: Keys, setting: 
     )  # fmt: skip
 
 
-def train(trial: Trial, keys: Keys, watch: Stopwatch) -> LoadedModel:
-    setting, dataset = SETTINGS[trial.setting], halves()[0]
-    plan = replace(setting.plan, seed=trial.seed)
+def train(trial: Trial, keys: Keys, watch: Stopwatch, dataset: Dataset, plan: TrainingPlan) -> LoadedModel:
+    setting = SETTINGS[trial.setting]
     description: ModelDescription = describe(SMALL_CNN, input_shape=dataset.spec.shape, classes=dataset.classes)
     network = build(description, seed=trial.seed)
     if trial.loop == UNMARKED:
@@ -235,7 +236,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     dataset, stolen = halves()
     keys = drawn_keys(dataset, n_keys=setting.n_keys, seed=trial.seed)
     watch = Stopwatch()
-    victim = train(trial, keys, watch)
+    victim = train(trial, keys, watch, dataset, replace(setting.plan, seed=trial.seed))
     found = {"victim": measured(victim, keys, dataset)}
     copying = replace(setting.plan, seed=SURROGATE_SEED + trial.seed)
     thief = AttackData(own=stolen, evaluation=dataset.test)
@@ -259,6 +260,34 @@ def measured(model: LoadedModel, keys: Keys, dataset: Dataset) -> dict[str, Any]
         "accuracy": float(np.mean(labels_of(model.network, dataset.test.inputs) == dataset.test.labels)),
         "hits": outcome.hits, "deviating": outcome.deviating, "log10_p": round(outcome.log10_p, 3),
     }  # fmt: skip
+
+
+def run_speed(options: argparse.Namespace) -> None:
+    """Time a few steps of both loops in turn, after two steps that warm up, so that what else runs meets both alike."""
+    torch.set_num_threads(1)
+    dataset = halves()[0]
+    for repeat in range(options.repeats):
+        for setting in SETTINGS:
+            keys = drawn_keys(dataset, n_keys=SETTINGS[setting].n_keys, seed=1)
+            plan = replace(SETTINGS[setting].plan, seed=1, epochs=1, drops=())
+            for loop in (PUBLISHED, OURS) if repeat % 2 else (OURS, PUBLISHED):
+                for n_steps in (2, options.steps):
+                    part = dataset.train.take(np.arange(n_steps * plan.batch_size))
+                    watch = Stopwatch()
+                    train(Trial(setting=setting, loop=loop, seed=1), keys, watch, replace(dataset, train=part), plan)
+                record = {
+                    "setting": setting, "loop": loop, "repeat": repeat, "steps": watch.n_steps,
+                    "wall_seconds": round(watch.wall_seconds, 4), "cpu_seconds": round(watch.cpu_seconds, 4),
+                }  # fmt: skip
+                append(SPEEDS, {**record, **environment()})
+
+
+def append(path: Path, record: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(record, sort_keys=True) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def planned(seeds: int, settings: Sequence[str]) -> list[Trial]:
@@ -288,13 +317,9 @@ def run(options: argparse.Namespace) -> None:
     wanted = planned(options.seeds, options.settings)
     todo = [trial for trial in wanted if trial.identity not in done]
     print(f"{len(todo)} trials to run, {len(done)} kept", file=sys.stderr)
-    TRIALS.parent.mkdir(exist_ok=True)
     for count, trial in enumerate(todo, start=1):
         record = {**run_trial(trial), **environment()}
-        with TRIALS.open("a") as file:
-            file.write(json.dumps(record, sort_keys=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append(TRIALS, record)
         print(f"{count}/{len(todo)} {record['trial']} {record['cpu_seconds']}", file=sys.stderr, flush=True)
 
 
@@ -304,7 +329,8 @@ def render(_: argparse.Namespace) -> None:
     trials = list(kept().values())
     if not trials:
         raise SystemExit("no kept trials: run `python benchmarks/published_margin.py run` first")
-    PAGE.write_text(page(trials, settings=SETTINGS))
+    speeds = [json.loads(line) for line in SPEEDS.read_text().splitlines()] if SPEEDS.exists() else []
+    PAGE.write_text(page(trials, speeds, settings=SETTINGS))
     print(f"written: {PAGE}", file=sys.stderr)
 
 
@@ -315,6 +341,10 @@ def main() -> None:
     runner.add_argument("--seeds", type=int, default=3, help="the first so many seeds (default 3)")
     runner.add_argument("--settings", nargs="+", choices=tuple(SETTINGS), default=tuple(SETTINGS), help="only these")
     runner.set_defaults(work=run)
+    timer = commands.add_parser("speed", help="time a few steps of both loops in turn")
+    timer.add_argument("--repeats", type=int, default=5, help="turns (default 5)")
+    timer.add_argument("--steps", type=int, default=10, help="steps in each (default 10)")
+    timer.set_defaults(work=run_speed)
     commands.add_parser("render", help="write the page from the kept trials").set_defaults(work=render)
     options = parser.parse_args()
     options.work(options)

@@ -14,7 +14,7 @@ LOOPS = ("published loop", "this project's loop", "plain triggers", "unmarked")
 PAIR = LOOPS[:2]
 
 
-def page(trials: Sequence[Trial], *, settings: "Mapping[str, Setting]") -> str:
+def page(trials: Sequence[Trial], speeds: Sequence[Trial], *, settings: "Mapping[str, Setting]") -> str:
     first = trials[0]
     parts = [
         "# The published margin training and this project's, side by side",
@@ -24,7 +24,10 @@ def page(trials: Sequence[Trial], *, settings: "Mapping[str, Setting]") -> str:
         "(soft) or labels (hard). The published loop is written again from its description: its train-mode statistics, "
         "separate forward passes and division of the loss by all images are kept, its loading of images and its "
         "evaluations between steps are not timed.",
-        "```\npython benchmarks/published_margin.py run\npython benchmarks/published_margin.py render\n```",
+        "```\npython benchmarks/published_margin.py run\npython benchmarks/published_margin.py speed\n"
+        "python benchmarks/published_margin.py render\n```",
+        _progress(trials),
+        _speed(speeds),
     ]
     for name, setting in settings.items():
         chosen = [trial for trial in trials if trial["trial"]["setting"] == name]
@@ -38,7 +41,37 @@ def page(trials: Sequence[Trial], *, settings: "Mapping[str, Setting]") -> str:
         f"Machine: {first['machine']}, Python {first['python']}, torch {first['torch']}. Every line of "
         "`results/published_margin.trials.jsonl` names its commit.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _progress(trials: Sequence[Trial]) -> str:
+    seeds = {
+        loop: sorted({t["trial"]["seed"] for t in trials if t["trial"]["loop"] == loop}) for loop in LOOPS
+    }  # fmt: skip
+    told = "; ".join(f"{loop}: {', '.join(map(str, found)) or 'none yet'}" for loop, found in seeds.items())
+    return f"Seeds recorded so far: {told}. Nothing that was run to its end is left out."
+
+
+def _speed(speeds: Sequence[Trial]) -> str:
+    if not speeds:
+        return ""
+    rows = [
+        "## Seconds of a step", "Both loops in turn, the same few steps, after a warm-up; each figure is one turn.",
+        "| setting | published: CPU ms a step | ours: CPU ms a step | ours / published, CPU | wall |\n"
+        "| --- | --- | --- | --- | --- |",
+    ]  # fmt: skip
+    for setting in dict.fromkeys(one["setting"] for one in speeds):
+        found = {
+            loop: [one for one in speeds if (one["setting"], one["loop"]) == (setting, loop)] for loop in PAIR
+        }  # fmt: skip
+        cells = [", ".join(f"{1000 * one['cpu_seconds'] / one['steps']:.0f}" for one in found[loop]) for loop in PAIR]
+        ratios = [
+            [ours[name] / theirs[name] for theirs, ours in zip(*(found[loop] for loop in PAIR), strict=False)]
+            for name in ("cpu_seconds", "wall_seconds")
+        ]
+        cells += [f"{_each(each)}; median {statistics.median(each):.2f}" for each in ratios]
+        rows[-1] += f"\n| {setting} | " + " | ".join(cells) + " |"
+    return "\n\n".join(rows)
 
 
 def _heading(name: str, setting: "Setting") -> str:
