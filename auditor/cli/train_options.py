@@ -43,7 +43,10 @@ BatchSize = Annotated[
 Bfloat16 = Annotated[
     bool | None, typer.Option("--bf16/--no-bf16", help="Compute activations in bfloat16 [default: per data set].")
 ]
-Compiled = Annotated[bool, typer.Option("--compile", help="Run the network through torch.compile.")]
+Compiled = Annotated[
+    bool,
+    typer.Option("--compile", help="Run the network through torch.compile: minutes at first, needs a C++ compiler."),
+]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print train.json on stdout and nothing else.")]
 OwnerKey = Annotated[

@@ -4,10 +4,12 @@ import logging
 import multiprocessing
 import os
 import socket
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,6 +131,9 @@ class RayWorkers(Workers):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise SuspectUnavailableError(f"no Ray cluster at {address!r} ({type(error).__name__})") from error
+        # Ray tells of lost workers on stdout, whatever its options; stdout is for results alone.
+        self._told = redirect_stdout(sys.stderr)
+        self._told.__enter__()
 
     def share(self, folder: Path) -> object:
         """Return a reference to the folder's files, which travel to each machine once."""
@@ -152,6 +157,7 @@ class RayWorkers(Workers):
     def close(self) -> None:
         """Leave the cluster."""
         self._ray.shutdown()
+        self._told.__exit__(None, None, None)
 
 
 def attempt(key: str, function: Callable[..., object], *arguments: object) -> Done:

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,39 @@ def test_a_task_that_kills_every_worker_costs_no_other_task_its_result():
     assert "lost" in done["deadly"].error
     assert "\n" not in done["deadly"].error
     assert {key: found.value for key, found in done.items() if key != "deadly"} == {str(n): 2 * n for n in range(3)}
+
+
+RAY = """
+import os, signal, sys
+from pathlib import Path
+from auditor.study.workers import RayWorkers, Task
+
+def be_killed_once(marker):
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "survived"
+
+def be_killed_always():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+tasks = [
+    Task(key="killed", function=be_killed_once, arguments=(Path(sys.argv[1]),)),
+    Task(key="deadly", function=be_killed_always, arguments=()),
+]
+with RayWorkers("local") as workers:
+    done = {each.key: each for each in workers.run(tasks)}
+print(done["killed"].value, "|", done["deadly"].error)
+"""
+
+
+@pytest.mark.slow
+def test_killed_workers_of_a_ray_cluster_are_replaced_or_given_up(tmp_path: Path):
+    pytest.importorskip("ray")
+    command = [sys.executable, "-c", RAY, str(tmp_path / "was-here")]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == "survived | its worker was lost (WorkerCrashedError)\n"
 
 
 def test_no_task_needs_no_pool():
