@@ -359,7 +359,7 @@ def test_more_opened_than_asked_fails(made):
 
 
 def test_another_protocol_beside_the_seal_fails(made):
-    rewrite_json(made, "protocol.json", lambda v: v.update(alpha="0.05"))
+    rewrite_json(made, "protocol.json", lambda v: v.update(alpha="0.0005"))
     resign(made)
     assert outcome(check(made.folder), "seal").outcome is FAIL
 
@@ -367,9 +367,9 @@ def test_another_protocol_beside_the_seal_fails(made):
 def test_another_seal_of_the_same_owner_fails(made):
     """A loosened protocol, sealed after the fact by the owner, does not fit what the transcript recorded."""
     seal = made.opened.seal
-    later = dataclasses.replace(seal, protocol=dataclasses.replace(seal.protocol, alpha=0.05))
+    later = dataclasses.replace(seal, protocol=dataclasses.replace(seal.protocol, alpha=5e-4))
     rewrite(made, "seal/k.seal.json", sign_seal(later, made.owner))
-    rewrite_json(made, "protocol.json", lambda v: v.update(alpha="0.05"))
+    rewrite_json(made, "protocol.json", lambda v: v.update(alpha="0.0005"))
     update_custody(made)
     resign(made)
     assert outcome(check(made.folder), "results recomputed").outcome is FAIL

@@ -244,9 +244,9 @@ def sign_by_stranger(made: Made, path: str) -> None:
 
 
 def swap_seal_of_same_owner(made: Made) -> None:
-    later = dataclasses.replace(made.opened.seal, protocol=dataclasses.replace(made.opened.seal.protocol, alpha=0.05))
+    later = dataclasses.replace(made.opened.seal, protocol=dataclasses.replace(made.opened.seal.protocol, alpha=5e-4))
     (made.folder / "seal/k.seal.json").write_bytes(sign_seal(later, made.owner))
-    tampering.rewrite_json(made.folder / "protocol.json", lambda value: value.update(alpha="0.05"))
+    tampering.rewrite_json(made.folder / "protocol.json", lambda value: value.update(alpha="0.0005"))
     tampering.custody_follows(made)
 
 
