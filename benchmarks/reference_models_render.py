@@ -21,6 +21,10 @@ def page(rows: Sequence[Row]) -> str:
         "```\npython benchmarks/reference_models.py run\npython benchmarks/reference_models.py run --device cuda\n"
         "python benchmarks/reference_models.py render\n```",
     ]
+    done = {(row["row"]["architecture"], row["row"]["scheme"]) for row in rows}
+    missing = [f"{a} {s}" for a in ("small-cnn", "resnet18") for s in SCHEMES if (a, s) not in done]
+    if missing:
+        parts.append(f"Not run yet: {', '.join(missing)}.")
     for data in sorted({row["row"]["data"] for row in rows}):
         for device in sorted({row["row"]["device"] for row in rows if row["row"]["data"] == data}):
             chosen = [row for row in rows if (row["row"]["data"], row["row"]["device"]) == (data, device)]
