@@ -67,6 +67,7 @@ class Trial:
         public = self.innocent.kind == "tuned" or self.innocent.owner >= keysets.ANCESTOR
         # What the key sets of the public base model's owner are made with decides these lines.
         sets = [keysets.N_ANCESTOR, keysets.TRIGGER_EPOCHS] if public else []
+        sets += list(keysets.KEY_SETS[self.innocent.data]) if self.innocent.data != "digits" else []
         return digest([FORMAT, told(self.innocent), self.round, *sets])
 
     @property
@@ -99,7 +100,7 @@ def key_set_numbers(trial: Trial) -> dict[str, int]:
     A hard negative meets the owners it is close to; a model that carries a mark never meets that mark's key set.
     """
     who, marked = trial.innocent, keysets.N_MARKED
-    numbers = list(range(keysets.N_KEY_SETS[who.data]))
+    numbers = list(keysets.KEY_SETS[who.data])
     ancestors = [keysets.ANCESTOR + i for i in range(keysets.N_ANCESTOR)]
     found = {}
     for scheme in keysets.SEALED:
@@ -207,7 +208,7 @@ def rounded(text: str | None) -> float | None:
 def cosine(trial: Trial, scores: Any) -> dict[str, Any]:
     """Return what the published rule of CosWM says of an innocent, and the rank of its key."""
     data = trial.innocent.data
-    test, number = keysets.owner_images(data).test, (trial.index + 3 * trial.round) % keysets.N_KEY_SETS[data]
+    test, number = keysets.owner_images(data).test, (trial.index + 3 * trial.round) % len(keysets.KEY_SETS[data])
     key = CosWM(
         client_key=keysets.draw(data, number, "coswm"), n_classes=10, shape=keysets.owner_images(data).spec.shape
     ).key
@@ -314,7 +315,10 @@ def render(_: argparse.Namespace) -> None:
     lines = list(kept().values())
     if not lines:
         raise SystemExit("no kept lines: run `python benchmarks/innocents.py run` first")
-    PAGE.write_text(page(lines, notes=NOTES.read_text()))
+    current = {trial.identity for data in ROUNDS for trial in planned(data, ROUNDS[data])}
+    kept_out = [line for line in lines if "innocent" in line and line["id"] not in current]
+    lines = [line for line in lines if line not in kept_out]
+    PAGE.write_text(page(lines, superseded=kept_out, notes=NOTES.read_text()))
     print(f"written: {PAGE}", file=sys.stderr)
 
 

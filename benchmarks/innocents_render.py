@@ -37,7 +37,7 @@ COMMANDS = """Commands (kept lines are not run again; several processes may shar
 Every figure below comes from `benchmarks/results/innocents.trials.jsonl` by `render`."""
 
 
-def page(lines: list[Line], *, notes: str) -> str:
+def page(lines: list[Line], *, superseded: list[Line], notes: str) -> str:
     """Return the page in Markdown."""
     trials = [line for line in lines if "innocent" in line]
     controls = [line for line in lines if "control" in line]
@@ -61,6 +61,7 @@ def page(lines: list[Line], *, notes: str) -> str:
         control_table(controls),
         "## What was re-checked, and what it ran on",
         provenance(trials, controls),
+        left_out(superseded),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -236,6 +237,16 @@ def control_table(controls: list[Line]) -> str:
         "guarded answers. Without these rows, no *supported* above would say nothing."
     )
     return about + "\n\n" + "\n".join(rows)
+
+
+def left_out(lines: list[Line]) -> str:
+    """Return what kept lines of earlier settings say, which no table counts."""
+    count = Counter(audit["status"] for _, audit in audits(lines))
+    said = ", ".join(f"{status} {n}" for status, n in sorted(count.items()))
+    return (
+        f"{len(lines)} kept lines belong to earlier settings (longer training of the small networks; key sets whose "
+        f"plan was refused as too weak) and are in no table; their audits ended: {said or 'none'}."
+    )
 
 
 def provenance(trials: list[Line], controls: list[Line]) -> str:
