@@ -287,21 +287,21 @@ class Asking:
 
     def _converse(self, next_batch: Callable[[], _Batch | None]) -> bool:
         """Keep the lanes full, answers and the requests after them one write; False when the suspect has withdrawn."""
-        arrived: tuple[Arrival, ...] = ()
         while True:
             sent: list[tuple[int, Inputs]] = []
-            with uninterrupted(), self._writer.together():
-                for arrival in arrived:
-                    self._record(arrival)
-                # After a loss one batch goes ahead, until one is answered again.
-                room = 1 - self._lanes.n_in_flight if self._failed_in_a_row else self._lanes.n_free
-                while len(sent) < room and not self._withdrawn() and (batch := next_batch()) is not None:
-                    sent.append(self._announce(*batch))
-            for number, inputs in sent:
-                self._lanes.send(number, inputs)
+            with uninterrupted():
+                with self._writer.together():
+                    for arrival in self._lanes.take():
+                        self._record(arrival)
+                    # After a loss one batch goes ahead, until one is answered again.
+                    room = 1 - self._lanes.n_in_flight if self._failed_in_a_row else self._lanes.n_free
+                    while len(sent) < room and not self._withdrawn() and (batch := next_batch()) is not None:
+                        sent.append(self._announce(*batch))
+                for number, inputs in sent:
+                    self._lanes.send(number, inputs)
             if not self._lanes.n_in_flight:
                 return not self._withdrawn()
-            arrived = self._lanes.wait()
+            self._lanes.wait()
 
     def _withdrawn(self) -> bool:
         if self._failed_in_a_row >= MAX_FAILED_BATCHES:

@@ -49,6 +49,7 @@ class Lanes:
         self._width = suspect.concurrency
         self._waiting: list[tuple[int, Inputs]] = []
         self._running: dict[Future[Exchange], int] = {}
+        self._back: list[Arrival] = []
         self._pool = ThreadPoolExecutor(self._width, thread_name_prefix="lane") if self._width > 1 else None
 
     @property
@@ -68,19 +69,24 @@ class Lanes:
         else:
             self._running[self._pool.submit(self._suspect.query, inputs)] = number
 
-    def wait(self) -> tuple[Arrival, ...]:
-        """Wait until a batch has come back, and return all that have, in the order of their numbers."""
+    def wait(self) -> None:
+        """Wait until a batch has come back; Ctrl-C may strike here without losing one that has."""
         if self._pool is None:
             number, inputs = self._waiting.pop(0)
-            return (_arrival(number, lambda: self._suspect.query(inputs)),)
-        wait(self._running, return_when=FIRST_COMPLETED)
-        return tuple(self._arrived())
+            self._back.append(_arrival(number, lambda: self._suspect.query(inputs)))
+        else:
+            wait(self._running, return_when=FIRST_COMPLETED)
+
+    def take(self) -> tuple[Arrival, ...]:
+        """Return all batches that have come back, in the order of their numbers; called with Ctrl-C held back."""
+        taken, self._back = (*self._back, *self._arrived()), []
+        return taken
 
     def last(self) -> tuple[Arrival, ...]:
         """Return what still comes back in a short time; what does not is cut off and stays on its way for ever."""
         if self._pool is None:
             self._waiting.clear()
-            return ()
+            return self.take()
         wait(self._running, timeout=GRACE_S)
         self._suspect.cancel()
         self._pool.shutdown(wait=True, cancel_futures=True)

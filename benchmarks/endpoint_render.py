@@ -52,12 +52,19 @@ def _time(speeds: Rows) -> list[str]:
             f"{_median(row, 'bare_s'):.2f} | {_median(row, 'asking_s'):.2f} | {_judged(row['ratio'])} | "
             f"{row['ratio_whole']:.2f} | {row['ratio_cpu']:.2f} | {row['load']:g} |"
         )
-    held = sum(row["ratio"] <= GOAL for row in asked)
+    held = {
+        disk: (sum(row["ratio"] <= GOAL for row in rows), len(rows))
+        for disk in ("disk", "RAM")
+        for rows in [[row for row in asked if row["disk"] == disk]]
+    }
     parts = [
         "\n".join(table),
         _paragraph(
-            f"Goal: asking takes at most {GOAL:g} of the bare loop's wall time. It holds in {held} of {len(asked)} "
-            "rows; the others are bold. What cannot be saved is one `fsync` per round of answers: asked one at a time, "
+            f"Goal: asking takes at most {GOAL:g} of the bare loop's wall time. **It is not met everywhere**: it holds "
+            f"in {held['disk'][0]} of {held['disk'][1]} rows with the evidence on disk, which are those that count, "
+            f"and in {held['RAM'][0]} of {held['RAM'][1]} with the evidence in memory, which survives no power failure "
+            "and shows what the program itself costs; the others are bold. What cannot "
+            "be saved is one `fsync` per round of answers: asked one at a time, "
             "every answer waits for the disk before the next question may leave. Asked several at a time, answers that "
             "arrive while the disk works share the next write."
         ),

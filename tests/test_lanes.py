@@ -98,7 +98,8 @@ def test_requests_stand_in_the_drawn_order_and_answers_as_they_came(tmp_path, op
     arrived = [line["batch"] for line in found if line["entry"] == "response"]
     assert sorted(arrived) == list(range(len(arrived)))
     assert arrived != sorted(arrived)
-    assert kept(tmp_path / "a").most_in_flight == suspect.most_running == concurrency
+    assert kept(tmp_path / "a").most_in_flight == concurrency
+    assert 1 < suspect.most_running <= concurrency
 
 
 @pytest.mark.parametrize("table", [marked, innocent])
