@@ -78,28 +78,32 @@ def run(
         progress.note(f"candidate {placed.label}")
         asked = kept.admit(replace(plain, family=family), reuse=True)
         endpoint = f"{relay_url.rstrip('/')}/{placed.place}"
-        with (
-            open_suspect(
-                endpoint=endpoint,
-                batch_size=options.batch_size,
-                timeout_s=options.timeout_s,
-                classes=opened.seal.spec.classes,
-            ) as suspect,
-            kept.recording(target),
-        ):
-            case = casefile.verify(
-                opened=opened,
-                suspect=suspect,
-                folder=target,
-                request=asked,
-                signer_file=options.signer_file,
-                examiner=options.examiner,
-                seal_tokens=options.seal_tokens,
-                authorities=options.authorities,
-                progress=progress,
-            )
-        found[placed.label] = case.headline
+        with kept.recording(target):
+            found[placed.label] = _audit(opened, endpoint, target, request=asked, options=options, progress=progress)
     return found
+
+
+def _audit(
+    opened: OpenedKeySet, endpoint: str, folder: Path, *, request: Request, options: RunOptions, progress: Progress
+) -> Headline:
+    with open_suspect(
+        endpoint=endpoint,
+        batch_size=options.batch_size,
+        timeout_s=options.timeout_s,
+        classes=opened.seal.spec.classes,
+    ) as suspect:
+        case = casefile.verify(
+            opened=opened,
+            suspect=suspect,
+            folder=folder,
+            request=request,
+            signer_file=options.signer_file,
+            examiner=options.examiner,
+            seal_tokens=options.seal_tokens,
+            authorities=options.authorities,
+            progress=progress,
+        )
+    return case.headline
 
 
 def _family(folder: Path, kept: casefile.Ledger, plain: Request, *, n_candidates: int) -> int:
