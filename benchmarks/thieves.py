@@ -265,7 +265,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def page(trials: list[dict[str, Any]]) -> str:
-    lines = ["# Thieves who know the scheme", "", *__doc__.split("\n\n", 1)[1].strip().splitlines(), ""]
+    lines = ["# Thieves who know the scheme", "", *str(__doc__).strip().splitlines(), ""]
     for scheme in sorted({t["scheme"] for t in trials}):
         mine = [t for t in trials if t["scheme"] == scheme]
         seeds, archs = sorted({t["seed"] for t in mine}), sorted({t["arch"] for t in mine})

@@ -11,7 +11,7 @@ from auditor.evidence.opened_table import open_table
 from auditor.evidence.panel import Panel, panel_from
 from auditor.evidence.schedule import draw_schedule, judge_seed
 from auditor.evidence.screen import screen_section
-from auditor.evidence.seal import Seal, generation_problem
+from auditor.evidence.seal import Seal, claim_problem
 from auditor.evidence.signing import fingerprint
 from auditor.evidence.transcript import Stop, Transcript
 from auditor.records import Probe, Reply, Sample, SuspectId
@@ -86,7 +86,7 @@ def recompute_results(
         max_keys=max_keys,
         closed_reason=transcript.closed_reason or "interrupted",
         deviations=(*deviations, *resumption_deviations(transcript)),
-        contestable=bool(generation_problem(seal)),
+        contestable=bool(claim_problem(seal)),
         panel=() if panel is None else panel.members,
         family=max(declared, seal.serial),
         serial=seal.serial,
@@ -201,7 +201,7 @@ def keyset_section(seal: Seal, seal_sha256: str) -> dict[str, JsonValue]:
         "randomness": seal.protocol.randomness,
         "randomness_source": seal.randomness_source.value,
         "commitment_sha256": seal.commitment_sha256,
-        "generation": generation_problem(seal) or "can be derived again by whoever holds the key set",
+        "generation": claim_problem(seal) or "can be derived again by whoever holds the key set",
     }
 
 

@@ -105,14 +105,23 @@ def generation_problem(seal: Seal) -> str:
         return "this version does not know the generator; the generation is not verifiable"
     if basis is not seal.protocol.null_basis:
         return "the sealed null rests on another randomness than the generator draws; it is not verifiable"
-    protocol = seal.protocol
-    if basis is NullBasis.SHAMS and (
-        protocol.n_sham_patterns < MIN_PATTERNS or protocol.n_shams < MIN_SAMPLES * protocol.n_sham_patterns
-    ):
-        return f"fewer than {MIN_PATTERNS} foreign patterns of {MIN_SAMPLES} samples show nothing of what patterns do"
     if not seal.commitment_sha256:
         return "no commitment precedes the draw; the generation is not verifiable"
     return ""
+
+
+def claim_problem(seal: Seal) -> str:
+    """Return why a claim on the key set is contestable, or an empty text.
+
+    Nobody can re-derive it, or its foreign patterns are too few to show what a pattern does by itself.
+    """
+    protocol = seal.protocol
+    problem = generation_problem(seal)
+    if problem or protocol.null_basis is not NullBasis.SHAMS:
+        return problem
+    if protocol.n_sham_patterns >= MIN_PATTERNS and protocol.n_shams >= MIN_SAMPLES * protocol.n_sham_patterns:
+        return ""
+    return f"fewer than {MIN_PATTERNS} foreign patterns of {MIN_SAMPLES} samples each do not show what patterns do"
 
 
 def seed_commitment(seed: bytes) -> str:

@@ -15,7 +15,7 @@ from auditor.cli.app import app
 from auditor.errors import MalformedError, MissingPartError, SealError
 from auditor.evidence.generation import rederive
 from auditor.evidence.keyset import open_sealed
-from auditor.evidence.seal import RandomnessSource, generation_problem
+from auditor.evidence.seal import RandomnessSource, claim_problem
 from auditor.evidence.signing import SigningKey
 from auditor.models import labels_of, predict, save_model
 from auditor.records import Design
@@ -412,7 +412,7 @@ class TestPatternsThatHitAsAWhole:
         sizes = replace(committed.sizes, n_sham_patterns=patterns_of, shams_per_pattern=each)
         committed = replace(committed, sizes=sizes)
         keyset = forged.seal_keys(tmp_path / "k", claim, committed, forged.draw_keys(claim, committed))
-        assert "foreign patterns" in generation_problem(open_sealed(keyset).seal)
+        assert "foreign patterns" in claim_problem(open_sealed(keyset).seal)
 
 
 class TestRejectClass:
