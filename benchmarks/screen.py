@@ -27,6 +27,7 @@ DATA = ("digits", "fashion-mnist")
 SCHEMES = ("new-label", "margin", "guard")
 TITLES = {"new-label": "new-label", "margin": "margin", "guard": "dynamarks"}
 PANEL = {"digits": 20, "fashion-mnist": 2}
+PROBES = {"digits": "200", "fashion-mnist": "500"}
 SMALL_MARGIN = ("--owner-share", "0.1", "--epochs", "4", "--keys", "100", "--per-step", "20", "--steps", "2")
 OWNER: dict[tuple[str, str], tuple[str, ...]] = {
     ("fashion-mnist", "new-label"): ("--owner-share", "0.3"),
@@ -54,7 +55,9 @@ def make(folder: Path) -> None:
             auditor("train", "none", "--data", data, *panel, "--out", f"{data}-panel", folder=folder)
         if not (folder / f"{data}-guard").exists():
             owner = f"{data}-new-label/twin"
-            auditor("guard", owner, "--data", data, "--clients", "alice,bob", "--out", f"{data}-guard", folder=folder)
+            sizes = ("--probes", PROBES[data])
+            target = ("--clients", "alice,bob", *sizes, "--out", f"{data}-guard")
+            auditor("guard", owner, "--data", data, *target, folder=folder)
 
 
 def command(data: str, scheme: str) -> list[str]:
