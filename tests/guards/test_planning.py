@@ -10,8 +10,15 @@ from auditor.cli.app import app
 from auditor.errors import UsageError
 from auditor.guard_keys import ProbeData
 from auditor.guards.planning import MEASURED, ProbeQuestion, Revealed, expected_shape, plan_probes
+from auditor.stats.table_forecast import forecast
 
 RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "dynamarks.trials.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty simulated surrogates instead of a hundred: what is tested here does not depend on their number."""
+    monkeypatch.setitem(forecast.__kwdefaults__, "rounds", 20)
 
 
 def plan(*arguments: object, code: int = 0) -> str:
@@ -63,8 +70,6 @@ def test_outside_the_measured_range_nothing_is_said() -> None:
 
 def test_the_forecast_meets_what_the_same_surrogates_gave() -> None:
     """Measured p-values by number of probes (five services) against simulation from the measured shapes."""
-    from auditor.stats.table_forecast import forecast
-
     measured: dict[str, list[float]] = {}
     for line in RECORD.read_text().splitlines():
         trial = json.loads(line)
