@@ -24,7 +24,7 @@ from auditor.evidence.encryption import Locks, Unlocks, identities_from_text
 from auditor.evidence.generation import rederive
 from auditor.evidence.keyset import OpenedKeySet, open_sealed
 from auditor.evidence.schedule import MAX_NONCE_BYTES, MIN_NONCE_BYTES
-from auditor.evidence.seal import generation_problem
+from auditor.evidence.seal import claim_problem
 from auditor.evidence.signing import SigningKey, fingerprint
 from auditor.evidence.storage import own_folder, put, storing, write_new
 from auditor.evidence.storage import refuse_used_folder as refuse_used_folder
@@ -120,7 +120,7 @@ def open_keyset(
     found = fingerprint(bytes.fromhex(opened.seal.owner_public_key))
     if owner_fingerprint is not None and owner_fingerprint.lower() != found:
         raise SignatureError(f"the seal is signed by {found[:16]}…, not by the expected owner")
-    problem = generation_problem(opened.seal)
+    problem = claim_problem(opened.seal)
     if problem:
         logger.warning("%s: the outcome can at most be 'contestable'", problem)
     else:

@@ -120,6 +120,9 @@ GENERATORS: Mapping[tuple[str, int], DrawMark] = {
 }
 """Generators, by name and version, whose key sets anybody can re-derive."""
 
+NATURAL_TARGETS = frozenset({("wrong-label", 1)})
+"""Those among them whose sealed label is a class that independent models answer too."""
+
 TRIGGER_GENERATORS = frozenset({("margin", 1), ("plain-trigger", 1)})
 """Generators whose keys are the committed carriers themselves, each under a drawn wrong label."""
 

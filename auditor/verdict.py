@@ -40,7 +40,7 @@ class Facts:
     code_p_value: float | None
     """p-value of the label code where the new label was never answered; None when not applicable."""
     contestable: bool = False
-    """True when nobody can re-derive the key set, so that its keys may have been made to fit."""
+    """True when the key set cannot carry a claim; see :func:`auditor.evidence.seal.claim_problem`."""
 
 
 def decide(facts: Facts, protocol: Protocol) -> Reason:
@@ -120,9 +120,9 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.INTERRUPTED: "The audit was interrupted before it decided; the transcript up to that point is kept.",
     Reason.LABELS_UNCLEAR: "Ordinary inputs, asked before any key, did not show beyond doubt what enough of the "
     "suspect's labels mean; no key was asked.",
-    Reason.CONTESTABLE: "Contestable: generation not verifiable. The suspect gave the sealed label to key samples far "
-    "more often than the null rate allows, but nobody can re-derive the key set, so that its keys may have been made "
-    "to fit other models as well.",
+    Reason.CONTESTABLE: "Contestable: the key set cannot carry the claim. The suspect gave the sealed label to key "
+    "samples far more often than the null rate allows, but nobody can re-derive the key set, so that its keys may have "
+    "been made to fit other models as well, or its foreign patterns cannot show what the owner's does by itself.",
 }
 
 

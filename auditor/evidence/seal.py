@@ -113,12 +113,15 @@ def generation_problem(seal: Seal) -> str:
 def claim_problem(seal: Seal) -> str:
     """Return why a claim on the key set is contestable, or an empty text.
 
-    Nobody can re-derive it, or its foreign patterns are too few to show what a pattern does by itself.
+    Nobody can re-derive it, or its foreign patterns cannot show what the owner's does by itself: they are too few, or
+    the sealed label is a natural class, which an independent model may give to one pattern and not to others.
     """
     protocol = seal.protocol
     problem = generation_problem(seal)
     if problem or protocol.null_basis is not NullBasis.SHAMS:
         return problem
+    if (seal.generator.name, seal.generator.version) in patterns.NATURAL_TARGETS:
+        return "the sealed label is a natural class; foreign patterns do not bound what one pattern does by itself"
     if protocol.n_sham_patterns >= MIN_PATTERNS and protocol.n_shams >= MIN_SAMPLES * protocol.n_sham_patterns:
         return ""
     return f"fewer than {MIN_PATTERNS} foreign patterns of {MIN_SAMPLES} samples each do not show what patterns do"

@@ -207,7 +207,7 @@ _REASON_TITLES: dict[Reason, str] = {
     Reason.NULL_UNCALIBRATED: "foreign patterns also produce the sealed answer",
     Reason.PLAN_UNDERPOWERED: "the sealed plan could not have decided",
     Reason.INTERRUPTED: "interrupted before a decision",
-    Reason.CONTESTABLE: "contestable: generation not verifiable",
+    Reason.CONTESTABLE: "contestable: the key set cannot carry the claim",
     Reason.LABELS_UNCLEAR: "the meaning of the suspect's labels is not beyond doubt",
 }
 

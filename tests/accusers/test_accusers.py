@@ -155,7 +155,7 @@ class TestTransferableTriggers:
         results, code, report = verify(keyset, suspect[1], tmp_path / "audit")
         assert results["detection"]["hits"] > 0.7 * results["detection"]["trials"]
         assert (*verdict(results), code) == ("inconclusive", "contestable", 4)
-        assert "generation not verifiable" in report
+        assert "cannot carry the claim" in report
         assert (tmp_path / "audit" / "report.pdf").is_file()
         assert auditor("report", tmp_path / "audit", "--out", tmp_path / "again").exit_code == 0
 
@@ -344,7 +344,7 @@ class TestOrdinaryImages:
         )
         results, _, report = verify(keyset, suspect[1], tmp_path / "audit")
         assert verdict(results) == ("inconclusive", "contestable")
-        assert "generation not verifiable" in report
+        assert "cannot carry the claim" in report
 
     def test_false_natural_labels_make_every_answer_deviate_and_none_a_hit(self, digits, suspect, controls, tmp_path):
         images, truth = digits.carriers.inputs[60:140], digits.carriers.labels[60:140]
