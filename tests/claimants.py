@@ -28,7 +28,7 @@ def owner_of(folder: Path, dataset, *, seed: bytes, nonce: bytes, training_seed:
     scheme, plan, key = (
         NewLabel(RECIPE.settings),
         replace(RECIPE.plan, seed=training_seed, threads=1),
-        SigningKey.generate(),
+        SigningKey.from_seed(seed),
     )
     committed = commit(
         scheme=scheme, dataset=dataset, seed=seed, sizes=KeySizes(), key=key, committed_at="2026-01-01T00:00:00.000Z"
@@ -49,12 +49,13 @@ def owner_of(folder: Path, dataset, *, seed: bytes, nonce: bytes, training_seed:
 
 def overwriter_of(folder: Path, dataset, *, victim: Path, seed: bytes, nonce: bytes, twin: LoadedModel) -> OwnerResult:
     """Steal a model, train a properly drawn mark of one's own over the one inside, and seal that as an owner does."""
-    scheme, key, secret = NewLabel(RECIPE.settings), SigningKey.generate(), Secret(seed, nonce)
+    scheme, key = NewLabel(RECIPE.settings), SigningKey.from_seed(seed)
     plan = replace(RECIPE.plan, seed=77, threads=1, epochs=max(2, RECIPE.plan.epochs // 4),
                    learning_rate=RECIPE.plan.learning_rate / 4)  # fmt: skip
     committed = commit(
         scheme=scheme, dataset=dataset, seed=seed, sizes=KeySizes(), key=key, committed_at="2026-02-01T00:00:00.000Z"
     )
+    secret = Secret(seed, nonce).drawn_after(committed.envelope)
     mark = scheme.draw(secret, dataset.spec, code=False)
     stolen = load_model(victim)
     fit(

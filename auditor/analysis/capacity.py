@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import erf, log, log2, log10, sqrt
 
 from auditor.analysis import basis_of
-from auditor.patterns import GENERATORS, TRIGGER_GENERATORS
+from auditor.patterns import GENERATORS, RIVAL_GENERATORS, TRIGGER_GENERATORS
 from auditor.records import Design, Generator, InputSpec, NullBasis, Protocol
 from auditor.stats import sequential
 
@@ -63,6 +63,8 @@ def _bits(protocol: Protocol, spec: InputSpec, generator: Generator) -> tuple[fl
         return cells * log2(n_classes - 1), f"target classes of {cells} cells, {n_classes - 1} choices each"
     if known in TRIGGER_GENERATORS:
         return protocol.n_keys * log2(n_classes - 1), f"labels of {protocol.n_keys} keys, {n_classes - 1} choices each"
+    if known in RIVAL_GENERATORS:
+        return float(protocol.n_keys), f"one of two classes for each of {protocol.n_keys} keys"
     if known in GENERATORS:
         n_values = spec.shape[0] * spec.shape[1] * spec.shape[2]
         beta = generator.settings.get("beta")

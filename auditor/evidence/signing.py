@@ -63,6 +63,11 @@ class SigningKey:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
+    def from_seed(cls, seed: bytes) -> "SigningKey":
+        """Return the key of 32 bytes, the same every time; for studies that can be repeated, never for a claim."""
+        return cls(Ed25519PrivateKey.from_private_bytes(seed))
+
+    @classmethod
     def from_pem(cls, data: bytes, *, passphrase: bytes | None = None) -> "SigningKey":
         """Read a PKCS#8 PEM; the passphrase is used where the file is encrypted and ignored where it is not.
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from auditor.models import LoadedModel
 
 KEYS = "k.npz"
+COMMITTED_AT = "2026-01-01T00:00:00.000Z"
 
 
 def make_owner(spec: OwnerSpec) -> Files:
@@ -52,11 +53,13 @@ def make_owner(spec: OwnerSpec) -> Files:
     recipe = owner_recipe(spec.scheme, dataset, changes=spec.settings, keys=spec.keys, epochs=spec.epochs)
     scheme, plan = recipe.scheme, replace(recipe.plan, seed=spec.seed, threads=1)
     seed, nonce = _bytes(spec, "secret"), _bytes(spec, "nonce")
-    key = SigningKey.generate()
-    now = utc_text(utc_now())
+    # The draw follows from the commitment's bytes, so that key and date must be the same in every repetition.
+    key = SigningKey.from_seed(_bytes(spec, "owner key"))
     sizes = default_sizes(randomness=True, scheme=scheme, n_keys=recipe.n_keys)
     twin = train_twin(dataset=dataset, plan=plan, architecture=spec.architecture)
-    committed = commit(scheme=scheme, dataset=dataset, seed=seed, sizes=sizes, key=key, committed_at=now, twin=twin)
+    committed = commit(
+        scheme=scheme, dataset=dataset, seed=seed, sizes=sizes, key=key, committed_at=COMMITTED_AT, twin=twin
+    )
     owned = train_owner(
         scheme=scheme,
         dataset=dataset,
@@ -68,7 +71,9 @@ def make_owner(spec: OwnerSpec) -> Files:
         twin=twin,
     )
     with tempfile.TemporaryDirectory() as name:
-        deliver(Path(name), result=owned, plan=plan, key=key, sealed_at=now, source=RandomnessSource.NONCE)
+        deliver(
+            Path(name), result=owned, plan=plan, key=key, sealed_at=utc_text(utc_now()), source=RandomnessSource.NONCE
+        )
         return read_files(Path(name))
 
 

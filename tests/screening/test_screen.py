@@ -170,6 +170,15 @@ def test_capacity_of_drawn_labels_is_counted():
     assert not few.reaches_level
 
 
+def test_capacity_of_coins_is_one_bit_a_key():
+    protocol = a_protocol(null_basis=NullBasis.RIVAL_LABELS, n_keys=50, n_shams=0, n_sham_patterns=0)
+    found = capacity(protocol, SPEC, Generator(name="margin", version=2))
+    assert found.bits == 50
+    assert -50 * np.log10(2) <= found.best_log10_p < -12
+    fixed = capacity(replace(protocol, design=Design.FIXED), SPEC, Generator(name="margin", version=2))
+    assert fixed.best_log10_p == pytest.approx(-50 * np.log10(2))
+
+
 def test_capacity_charges_tries_and_stops_at_the_seed():
     protocol = a_protocol(null_basis=NullBasis.DRAWN_LABELS, n_keys=400)
     spec = replace(SPEC, classes=tuple("abcdefghij"))
