@@ -22,8 +22,8 @@ SETTINGS = (
 
 COMMANDS = """Commands, in the order of the tables (kept trials are not run again; `render` trains nothing):
 
-    python benchmarks/margin.py run
-    python benchmarks/margin.py run --part innocents
+    python benchmarks/margin.py run --seeds 10
+    python benchmarks/margin.py run --part innocents --seeds 3
     python benchmarks/margin.py run --part frontier
     python benchmarks/margin.py render"""
 EXPLORED = """Measured with seed 1 while settings were sought, with the same functions but without a sealed key set, so
