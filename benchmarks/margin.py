@@ -268,6 +268,10 @@ def kept() -> dict[str, dict[str, Any]]:
 def run(options: argparse.Namespace) -> None:
     done = kept()
     wanted = [trial for trial in planned(options.part, options.seeds) if trial.scheme in options.schemes]
+    if options.radius is not None:
+        wanted = [replace(trial, radius=options.radius) for trial in wanted]
+    if options.only:
+        wanted = [trial for trial in wanted if trial.seed in options.only]
     todo = [trial for trial in wanted if trial.identity not in done]
     print(f"{len(todo)} trials to run, {len(done)} kept", file=sys.stderr)
     TRIALS.parent.mkdir(exist_ok=True)
@@ -303,6 +307,8 @@ def main() -> None:
     runner.add_argument("--seeds", type=int, default=5, help="full trials for the first so many seeds (default 5)")
     schemes = ("margin", "plain-trigger")
     runner.add_argument("--schemes", nargs="+", choices=schemes, default=schemes, help="only these (default both)")
+    runner.add_argument("--radius", type=float, help="another radius than the default, in levels of 255")
+    runner.add_argument("--only", type=int, nargs="+", help="only these of the seeds")
     runner.add_argument("--workers", type=int, default=2, help="processes of one thread each (default 2)")
     runner.set_defaults(work=run)
     commands.add_parser("render", help="write JSON and tables from the kept trials").set_defaults(work=render)
