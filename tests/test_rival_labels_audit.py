@@ -22,6 +22,8 @@ from auditor.evidence.seal import RandomnessSource, Seal, generation_problem, se
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.standard import smallest_rate
 from auditor.records import Answer, Design, Generator, NullBasis, Probe, Protocol, Reply, Sample, SampleKind
+from auditor.report import drawn_labels
+from auditor.report.inputs import Tree
 from auditor.results import analyse
 
 N_CLASSES = 10
@@ -118,6 +120,10 @@ class TestResults:
         assert found["verdict"]["status"] == "supported"
         assert found["detection"]["hits"] == 0, "no first label was the drawn one"
         assert found["detection"]["bets"]["hits"] == 120
+        # The report draws and quotes what the test bet on, not the first labels.
+        tree = Tree(found, "results.json")
+        assert (drawn_labels.bet_hits(tree), drawn_labels.bets(tree)) == (120, 120)
+        assert "120 the drawn one" in drawn_labels.comparison(tree)
         without = results_of(rival_protocol(), lambda s: answer(s).label)
         assert without["verdict"]["status"] == "not supported"
         assert without["detection"]["bets"]["answers"] == 0

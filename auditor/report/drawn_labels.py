@@ -71,8 +71,8 @@ def comparison(tree: Tree) -> str:
         return f"and to {hits} of {trials} foreign patterns made in the same way"
     if rivals(tree):
         return (
-            f"({bets(tree)} of its answers prefer one of the two classes that the label was drawn from; an independent "
-            "model hits one in 2 of those)"
+            f"({bets(tree)} of its answers prefer one of the two classes that the label was drawn from, "
+            f"{bet_hits(tree)} the drawn one; an independent model one in 2 of those)"
         )
     wrong = round(1.0 / tree.number("/null/rate"))
     return (
@@ -86,6 +86,13 @@ def bets(tree: Tree) -> int:
     if applies(tree):
         return tree.integer("/detection/bets/answers") if tree.has("/detection/bets") else 0
     return tree.integer("/detection/trials")
+
+
+def bet_hits(tree: Tree) -> int:
+    """Return the hits among the answers that the test bets on; scores may tell more of them than first labels do."""
+    if applies(tree) and tree.has("/detection/bets"):
+        return tree.integer("/detection/bets/hits")
+    return tree.integer("/detection/hits")
 
 
 def alternatives() -> tuple[wording.Alternative, ...]:

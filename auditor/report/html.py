@@ -178,7 +178,7 @@ def _glossary(tree: Tree) -> tuple[tuple[str, str], ...]:
 
 def _figures(tree: Tree) -> dict[str, object]:
     points = [_point(item) for item in tree.items("/test/steps")]
-    hits, trials = tree.integer("/detection/hits"), drawn_labels.bets(tree)
+    hits, trials = drawn_labels.bet_hits(tree), drawn_labels.bets(tree)
     among = drawn_labels.counted(tree) if drawn_labels.applies(tree) else "key samples"
     if drawn_table.applies(tree):
         return _table_figures(tree)
