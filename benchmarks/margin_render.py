@@ -29,8 +29,8 @@ COMMANDS = """Commands, in the order of the tables (kept trials are not run agai
 EXPLORED = """Measured with seed 1 while settings were sought, with the same functions but without a sealed key set, so
 that there is no verdict: hits / answers that count and log10 p, from labels and from scores. One trial a row. Pairs:
 the twin's two likeliest classes, or the natural class and its likeliest rival as in the benchmark; pool: the most
-contested carriers, or the farthest apart among three times as many. The records are in
-`benchmarks/results/margin.explored.jsonl`."""
+contested carriers, or the farthest apart among three times as many. One row each by
+`python benchmarks/margin_search.py` with the row's settings; records in `benchmarks/results/margin.explored.jsonl`."""
 
 
 def page(trials: list[dict[str, Any]], *, explored: list[dict[str, Any]], notes: str) -> str:
