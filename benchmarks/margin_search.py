@@ -1,8 +1,9 @@
 """Tries settings of rival labels with one seed, without sealing anything: the rows "tried beside the benchmark".
 
-    python benchmarks/margin_search.py --keys 500 --radius 15 --copy-epochs 3      # appends one row; then margin.py render
+    python benchmarks/margin_search.py --keys 500 --radius 15 --copy-epochs 3
 
-The coins come from a generator of this script, not from a commitment, so that no row has a verdict.
+Appends one row, which `margin.py render` then shows. The coins come from a generator of this script and not from a
+commitment, so that no row has a verdict.
 """
 
 import argparse
