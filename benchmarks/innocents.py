@@ -46,7 +46,7 @@ HERE = Path(__file__).parent
 TRIALS = HERE / "results" / "innocents.trials.jsonl"
 PAGE = HERE / "innocents.md"
 NOTES = HERE / "innocents.notes.md"
-FORMAT = 1
+FORMAT = 2
 ROUNDS = {"digits": 3, "fashion-mnist": 1}
 COSWM_PROBES, COSWM_DRAWS = 1_000, 49
 CHECK_EVERY, COSWM_EVERY = 3, 2
@@ -73,7 +73,10 @@ class Trial:
     @property
     def folder(self) -> Path:
         """Where the model lies once it is made."""
-        return keysets.CACHE / self.innocent.data / "models" / digest(told(self.innocent))
+        who = self.innocent
+        # What was made with a key set goes when key sets are made in another way.
+        made_with = [keysets.FORMAT] if who.scheme else []
+        return keysets.CACHE / who.data / "models" / digest([told(who), *made_with] if made_with else told(who))
 
 
 def digest(content: object) -> str:
@@ -183,8 +186,8 @@ def figures(results: Mapping[str, Any]) -> dict[str, Any]:
         "null": round(float(null["rate"]), 5), "log10_p": rounded(test["log10_p"]),
         "log10_e": rounded(test["log10_e"]), "control": rounded(results["controls"]["clean"]["accuracy"]),
     }  # fmt: skip
-    if detection.get("deviating"):
-        found["bets"] = detection["deviating"]["answers"]
+    if detection["bets"]:
+        found["bets"] = detection["bets"]["answers"]
     if null["shams"]:
         found["sham_hits"] = null["shams"]["hits"]
     if null["pattern_rank"]:

@@ -20,14 +20,13 @@ import numpy as np
 
 from auditor import __version__
 from auditor.canonical import JsonValue
-from auditor.casefile import open_keyset, utc_now
+from auditor.casefile import open_keyset
 from auditor.datasets import Dataset, Part
 from auditor.draws import Secret
 from auditor.evidence.imported import Foreign, import_keys
 from auditor.evidence.keyset import OpenedKeySet, pack, sealed_bytes
 from auditor.evidence.seal import CODE_SETTING, RandomnessSource, Seal, seed_commitment, sign_seal
 from auditor.evidence.signing import SigningKey
-from auditor.evidence.times import utc_text
 from auditor.guard_keys import GuardSettings
 from auditor.guards.dawn import Dawn
 from auditor.guards.owner import GuardSizes, commit_guard, seal_guard
@@ -53,8 +52,22 @@ from auditor.study.trials import Files, InnocentSpec, OwnerSpec
 from auditor.training import TrainingPlan, fit, train_unmarked
 
 CACHE = Path(tempfile.gettempdir()) / "auditor-benchmark-innocents"
-TRAINED = ("new-label", "wrong-label", "margin", "plain-trigger")
+FORMAT = 2
+"""Raised when key sets are made in another way, so that lines of before are not taken for lines of now."""
+VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
+    "new-label": ("new-label", {}),
+    "wrong-label": ("wrong-label", {}),
+    "margin": ("margin", {"draw": "wrong", "choice": "random"}),
+    "margin, rivals": ("margin", {"draw": "rival", "choice": "ambiguous"}),
+    "plain-trigger": ("plain-trigger", {"draw": "wrong", "choice": "random"}),
+}
+"""By the name in the tables: the scheme, and what differs from the recipe of the data set."""
+TRAINED = tuple(VARIANTS)
 SEALED = (*TRAINED, "dynamarks", "dawn")
+SEALED_AT = "2026-01-01T00:00:00.000Z"
+"""The draw follows from the commitment's bytes, so that its date must be the same in every repetition."""
+RIVAL_KEYS = {"digits": 100, "fashion-mnist": 300}
+"""Of key sets whose labels are drawn by a coin: each is worth one bit at most, so that they are more."""
 SHARES = {"digits": None, "fashion-mnist": 0.1}
 """Share of the training images that the owner has; None is all of them."""
 N_MARKED = 1
@@ -131,7 +144,13 @@ def twin_of(data: str, number: int) -> LoadedModel:
 
 def recipe(data: str, scheme: str) -> OwnerRecipe:
     """Return how an owner marks with a scheme: the defaults of the data set."""
-    return owner_recipe(scheme, owner_images(data), changes={}, keys=None, epochs=None)
+    name, changes = VARIANTS[scheme]
+    return owner_recipe(name, owner_images(data), changes=changes, keys=n_keys_of(data, scheme), epochs=None)
+
+
+def n_keys_of(data: str, scheme: str) -> int | None:
+    """Return how many keys an owner seals; None is the number of the recipe."""
+    return RIVAL_KEYS[data] if VARIANTS[scheme][1].get("draw") == "rival" else None
 
 
 def public_half(data: str) -> tuple[Part, Part]:
@@ -156,7 +175,7 @@ def public_base(data: str) -> LoadedModel:
 def tuning_plan(data: str, seed: int, scheme: str = "") -> TrainingPlan:
     """Return how the public base model is fine-tuned: without a mark, or by the owner who marks with a scheme."""
     plan = replace(recipe(data, "new-label").plan, seed=seed, threads=1)
-    if scheme in ("margin", "plain-trigger"):
+    if scheme not in ("", "new-label", "wrong-label"):
         return replace(plan, epochs=TRIGGER_EPOCHS, learning_rate=TRIGGER_RATE)
     return replace(plan, epochs=TUNE_EPOCHS, learning_rate=TUNE_RATE)
 
@@ -211,7 +230,7 @@ def write_files(folder: Path, files: Files) -> None:
 @lru_cache(maxsize=256)
 def claim(data: str, scheme: str, number: int) -> Claim:
     """Return a key set, from the cache or made."""
-    folder = CACHE / data / f"{scheme}-{number}"
+    folder = CACHE / data / f"sets-{FORMAT}" / f"{scheme}-{number}"
     if not folder.exists():
         making = folder.with_name(f"{folder.name}.{os.getpid()}")
         making.mkdir(parents=True)
@@ -230,28 +249,32 @@ def claim(data: str, scheme: str, number: int) -> Claim:
 def _seal_trained(folder: Path, data: str, name: str, number: int) -> None:
     if number < N_MARKED:
         spec = OwnerSpec(
-            data=data, scheme=name, settings={}, architecture=SMALL_CNN, seed=seed_of(number), owner_share=SHARES[data]
-        )
+            data=data, scheme=VARIANTS[name][0], settings=VARIANTS[name][1], keys=n_keys_of(data, name),
+            architecture=SMALL_CNN, seed=seed_of(number), owner_share=SHARES[data],
+        )  # fmt: skip
         write_files(folder, make_owner(spec))
         return
     dataset, how = owner_images(data), recipe(data, name)
-    scheme, key = how.scheme, SigningKey.generate()
-    now = utc_text(utc_now())
+    scheme, key = how.scheme, SigningKey.from_seed(draw(data, name, number, "owner key"))
     seed, nonce = draw(data, name, number, "secret"), draw(data, name, number, "nonce")
     secret = Secret(seed, nonce)
     owner = ANCESTOR if number >= ANCESTOR else number % N_MARKED
     twin = twin_of(data, owner)
     sizes = default_sizes(randomness=True, scheme=scheme, n_keys=how.n_keys)
-    committed = commit(scheme=scheme, dataset=dataset, seed=seed, sizes=sizes, key=key, committed_at=now, twin=twin)
+    committed = commit(
+        scheme=scheme, dataset=dataset, seed=seed, sizes=sizes, key=key, committed_at=SEALED_AT, twin=twin
+    )
     plan = replace(how.plan, seed=seed_of(owner), threads=1)
     tune = tuning_plan(data, seed_of(owner), name) if number >= ANCESTOR else None
     like = None if tune else claim(data, name, owner)
-    result = _drawn(scheme, dataset, secret, committed, nonce, twin, like=like, tune=tune)
-    deliver(folder, result=result, plan=plan, key=key, sealed_at=now, source=RandomnessSource.NONCE, keep_twin=False)
+    result = _drawn(name, scheme, dataset, secret, committed, nonce, twin, like=like, tune=tune)
+    deliver(
+        folder, result=result, plan=plan, key=key, sealed_at=SEALED_AT, source=RandomnessSource.NONCE, keep_twin=False
+    )
 
 
 def _drawn(
-    scheme: Any, dataset: Dataset, secret: Secret, committed: Committed, nonce: bytes, twin: LoadedModel,
+    name: str, scheme: Any, dataset: Dataset, secret: Secret, committed: Committed, nonce: bytes, twin: LoadedModel,
     *, like: Claim | None, tune: TrainingPlan | None,
 ) -> OwnerResult:  # fmt: skip
     """Return a drawn key set with a marked model: ``like``, marked by another secret, or the base model, tuned."""
@@ -291,7 +314,7 @@ def _drawn(
                 labels=labels, seed=0,
             )  # fmt: skip
     if like is not None:
-        record = Borrowed(claim("digits", scheme.name, 0).opened.seal.protocol)
+        record = Borrowed(claim("digits", name, 0).opened.seal.protocol)
     assert model is not None
     protocol = build_protocol(scheme=scheme, secret=secret, record=record, sizes=sizes)
     return OwnerResult(
@@ -300,15 +323,14 @@ def _drawn(
 
 
 def _seal_guard(folder: Path, data: str, number: int) -> None:
-    dataset, key = owner_images(data), SigningKey.generate()
+    dataset, key = owner_images(data), SigningKey.from_seed(draw(data, number, "guard owner key"))
     twin, nonce = twin_of(data, ANCESTOR if number >= ANCESTOR else number % N_MARKED), draw(data, number, "guard")
-    now = utc_text(utc_now())
     committed = commit_guard(
         model=twin, dataset=dataset, clients=CLIENTS, settings=GuardSettings(), sizes=PROBES[data],
-        seed=draw(data, number, "guard secret"), key=key, committed_at=now,
+        seed=draw(data, number, "guard secret"), key=key, committed_at=SEALED_AT,
     )  # fmt: skip
     seal_guard(
-        folder, committed=committed, model=twin, dataset=dataset, key=key, sealed_at=now,
+        folder, committed=committed, model=twin, dataset=dataset, key=key, sealed_at=SEALED_AT,
         source=RandomnessSource.NONCE, randomness=nonce,
     )  # fmt: skip
 
@@ -350,13 +372,13 @@ def _seal_dawn(folder: Path, data: str, number: int) -> None:
         keys=log(0), shams=shams, controls=Foreign(inputs=held_out.inputs, natural=labels, expected=labels),
         classes=dataset.classes, seed=draw(data, number, "dawn import"),
     )  # fmt: skip
-    key = SigningKey.generate()
+    key = SigningKey.from_seed(draw(data, number, "dawn owner key"))
     seal = Seal(
         keyset_id=keys.keyset_id, payload_sha256=hashlib.sha256(pack(keys)).hexdigest(),
         merkle_root=keys.root().hex(), n_samples=len(keys.samples), spec=keys.spec, protocol=protocol,
         generator=keys.generator, model_sha256=twin.description.weights_sha256,
         seed_commitment=seed_commitment(keys.secret_seed), owner_public_key=key.public.hex(), serial=1,
-        previous_seal_sha256="", sealed_at=utc_text(utc_now()),
+        previous_seal_sha256="", sealed_at=SEALED_AT,
         tool_version=__version__,
     )  # fmt: skip
     (folder / "k.npz").write_bytes(sealed_bytes(keys, seal_envelope=sign_seal(seal, key)))

@@ -8,7 +8,7 @@ from typing import Any
 from auditor.stats.exact import clopper_pearson, upper_bound
 
 Line = Mapping[str, Any]
-SCHEMES = ("new-label", "wrong-label", "margin", "plain-trigger", "dynamarks", "dawn")
+SCHEMES = ("new-label", "wrong-label", "margin", "margin, rivals", "plain-trigger", "dynamarks", "dawn")
 HARD = (
     "owner's architecture, data and recipe, other seed",
     "owner's unmarked twin",
@@ -244,8 +244,9 @@ def left_out(lines: list[Line]) -> str:
     count = Counter(audit["status"] for _, audit in audits(lines))
     said = ", ".join(f"{status} {n}" for status, n in sorted(count.items()))
     return (
-        f"{len(lines)} kept lines belong to earlier settings (longer training of the small networks; key sets whose "
-        f"plan was refused as too weak) and are in no table; their audits ended: {said or 'none'}."
+        f"{len(lines)} kept lines belong to earlier settings (key sets drawn before the draw was salted with the "
+        f"commitment, wrong-label not yet capped, the one accusation above among them; longer training of the small "
+        f"networks; plans refused as too weak) and are in no table; their audits ended: {said or 'none'}."
     )
 
 
