@@ -45,7 +45,7 @@ from auditor.schemes.owner import (
     build_trigger_keys,
     commit,
 )
-from auditor.schemes.triggers import TriggerScheme, TriggerSupplement, measure_triggers
+from auditor.schemes.triggers import LabelDraw, TriggerScheme, TriggerSupplement, measure_triggers
 from auditor.study.making import make_innocent, make_owner
 from auditor.study.recipes import OwnerRecipe, owner_data, owner_recipe
 from auditor.study.trials import Files, InnocentSpec, OwnerSpec
@@ -305,13 +305,14 @@ def _drawn(
             samples, triggers = keys.samples[: sizes.n_keys], keys.inputs[: sizes.n_keys]
             naturals = np.array([sample.natural for sample in samples], dtype=np.int64)
             labels = np.array([sample.expected for sample in samples], dtype=np.int64)
+            rivals = np.array([sample.rival for sample in samples], dtype=np.int64)
             supplement = TriggerSupplement(
                 inputs=triggers, labels=labels, settings=scheme.settings, n_natural=len(dataset.classes)
             )
             model = tuned(public_base(dataset.name), dataset, plan=tune, supplement=supplement)
             record = measure_triggers(
                 scheme=scheme, dataset=dataset, model=model, twin=twin, triggers=triggers, naturals=naturals,
-                labels=labels, seed=0,
+                labels=labels, seed=0, rival=rivals if scheme.settings.draw is LabelDraw.RIVAL else None,
             )  # fmt: skip
     if like is not None:
         record = Borrowed(claim("digits", name, 0).opened.seal.protocol)
