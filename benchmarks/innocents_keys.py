@@ -267,7 +267,9 @@ def _seal_trained(folder: Path, data: str, name: str, number: int) -> None:
     plan = replace(how.plan, seed=seed_of(owner), threads=1)
     tune = tuning_plan(data, seed_of(owner), name) if number >= ANCESTOR else None
     like = None if tune else claim(data, name, owner)
-    result = _drawn(name, scheme, dataset, secret.drawn_after(committed.envelope), committed, nonce, twin, like=like, tune=tune)
+    result = _drawn(
+        name, scheme, dataset, secret.drawn_after(committed.envelope), committed, nonce, twin, like=like, tune=tune
+    )
     deliver(
         folder, result=result, plan=plan, key=key, sealed_at=SEALED_AT, source=RandomnessSource.NONCE, keep_twin=False
     )
