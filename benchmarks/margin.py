@@ -60,6 +60,8 @@ N_OWNER, N_ATTACKER = 28_000, 30_000
 SEEDS = tuple(range(1, 11))
 N_INNOCENTS, INNOCENT_IMAGES, INNOCENT_SEED = 20, 10_000, 10_000
 SURROGATE_SEED = 500
+BASELINE_RADIUS = 10.0
+"""What the baseline's kept trials name; it has no ball, so that nothing depends on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +100,13 @@ class Trial:
 
 def planned(part: str, seeds: int) -> list[Trial]:
     if part == "full":
-        return [Trial(part=part, seed=seed, scheme=s) for seed in SEEDS[:seeds] for s in ("margin", "plain-trigger")]
+        margin = [Trial(part=part, seed=seed, scheme="margin") for seed in SEEDS[:seeds]]
+        return [*margin, *(replace(trial, scheme="plain-trigger", radius=BASELINE_RADIUS) for trial in margin)]
     if part == "innocents":
         return [Trial(part=part, seed=seed, scheme="margin") for seed in SEEDS[:seeds]]
     base = Trial(part=part, seed=1, scheme="margin")
     return [
-        *(replace(base, radius=radius) for radius in (5.0, 20.0)),
+        *(replace(base, radius=radius) for radius in (2.5, 10.0, 20.0)),
         *(replace(base, weight=weight) for weight in (0.25, 1.0)),
         *(replace(base, n_keys=n) for n in (150, 600)),
         replace(base, choice="random"),

@@ -23,6 +23,7 @@ SETTINGS = (
 COMMANDS = """Commands, in the order of the tables (kept trials are not run again; `render` trains nothing):
 
     python benchmarks/margin.py run --seeds 10
+    python benchmarks/margin.py run --seeds 10 --schemes margin --radius 10
     python benchmarks/margin.py run --part innocents --seeds 3
     python benchmarks/margin.py run --part frontier
     python benchmarks/margin.py render"""
@@ -46,7 +47,10 @@ def page(trials: list[dict[str, Any]], *, explored: list[dict[str, Any]], notes:
         notes.strip(),
         COMMANDS,
     ]
-    for title in sorted({settings_line(t) for t in full}):
+    default = RECIPES[DATA].settings.radius
+    # The settings that the command line takes by itself come first.
+    full.sort(key=lambda t: (t["trial"]["scheme"], t["trial"]["radius"] != default))
+    for title in dict.fromkeys(settings_line(t) for t in full):
         chosen = [t for t in full if settings_line(t) == title]
         parts += [f"## {chosen[0]['trial']['scheme']}: every seed", title, seeds_table(chosen), verdicts(chosen)]
     panels = [t for t in trials if t["trial"]["part"] == "innocents"]
@@ -72,15 +76,15 @@ def settings_line(trial: dict[str, Any]) -> str:
 def panel_table(panels: list[dict[str, Any]]) -> str:
     """Return one row per key set, and the false positives over the innocents."""
     lines = [
-        "| seed of the key set | innocents | accuracy | hits / counted, all | supported by labels | by scores |",
-        "|" + " --- |" * 6,
+        "| seed of the key set | radius | innocents | accuracy | hits / counted, all | by labels | by scores |",
+        "|" + " --- |" * 7,
     ]
-    for panel in sorted(panels, key=lambda t: t["trial"]["seed"]):
+    for panel in sorted(panels, key=lambda t: (t["trial"]["radius"], t["trial"]["seed"])):
         models = panel["innocents"]
         worst, best = min(m["accuracy"] for m in models), max(m["accuracy"] for m in models)
         supported = [sum(m[kind]["status"] == "supported" for m in models) for kind in ("by_labels", "by_scores")]
         lines.append(
-            f"| {panel['trial']['seed']} | {len(models)} | {worst:.4f}-{best:.4f} "
+            f"| {panel['trial']['seed']} | {panel['trial']['radius']} | {len(models)} | {worst:.4f}-{best:.4f} "
             f"| {sum(m['hits'] for m in models)} / {sum(m['bets'] for m in models)} "
             f"| {supported[0]} | {supported[1]} |"
         )
