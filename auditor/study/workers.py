@@ -151,6 +151,8 @@ class RayWorkers(Workers):
                 key = waiting.pop(reference)
                 try:
                     yield self._ray.get(reference)
+                except self._ray.exceptions.RayTaskError:
+                    raise  # A bug of this program, as a local worker would raise it; no worker was lost.
                 except self._ray.exceptions.RayError as error:
                     yield Done(key=key, error=f"its worker was lost ({type(error).__name__})")
 

@@ -111,6 +111,28 @@ def test_killed_workers_of_a_ray_cluster_are_replaced_or_given_up(tmp_path: Path
     assert finished.stdout == "survived | its worker was lost (WorkerCrashedError)\n"
 
 
+RAY_BUG = """
+from auditor.study.workers import RayWorkers, Task
+
+def break_down():
+    raise ZeroDivisionError("a bug")
+
+try:
+    with RayWorkers("local") as workers:
+        list(workers.run([Task(key="bug", function=break_down, arguments=())]))
+except ZeroDivisionError as error:
+    print("raised", type(error.cause).__name__)
+"""
+
+
+@pytest.mark.slow
+def test_a_bug_on_a_ray_cluster_is_no_lost_worker():
+    pytest.importorskip("ray")
+    finished = subprocess.run([sys.executable, "-c", RAY_BUG], capture_output=True, text=True, timeout=500, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == "raised ZeroDivisionError\n"
+
+
 def test_no_task_needs_no_pool():
     assert run([]) == {}
 
