@@ -6,21 +6,17 @@ order to which all is known, so that its stopping does not depend on which answe
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import log10
 from pathlib import Path
 
 import numpy as np
 
 from auditor.analysis import (
-    Basis,
-    Null,
     basis_of,
     code_is_open,
     count_hits,
     gather_facts,
-    is_hit,
     label_code,
     sort_replies,
 )
@@ -37,13 +33,13 @@ from auditor.evidence.schedule import draw_schedule, opening_length
 from auditor.evidence.storage import need_space
 from auditor.evidence.transcript import Loss, Transcript, TranscriptWriter
 from auditor.evidence.transcript_records import MAX_INLINE_BODY
+from auditor.issued import Issued
 from auditor.lanes import Arrival, Lanes, loss_of
 from auditor.lanes import uninterrupted as uninterrupted
-from auditor.records import Design, Inputs, NullBasis, Probe, Progress, Reason, Reply, Sample, SampleKind
-from auditor.stats.exact import binomial_tail_log10
-from auditor.stats.sequential import crosses
+from auditor.records import Inputs, Probe, Progress, Reason, Reply
 from auditor.suspects.base import Exchange, Suspect
 from auditor.verdict import decide
+from auditor.watching import Watch as Watch
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +47,6 @@ STAGE_2_BATCH = 16
 """Keys per exchange after stage 1: small, because every key beyond the decision is paid for nothing."""
 MAX_FAILED_BATCHES = 5
 """Batches in a row without an answer that mean withdrawal; those that were on their way together count once."""
-LOOK_SHARE = 64
-"""A test that is run whole at every look is looked at again when its answers have grown by one part in so many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,74 +71,6 @@ class Plan:
 
 _Batch = tuple[int | None, tuple[Probe, ...]]
 """Number of a batch that is asked again, None for a new one; and its probes."""
-
-
-class Watch:
-    """The sealed rule while keys are answered: looks at each answer once, so that long audits stay cheap.
-
-    Args:
-        basis: the null basis of the sealed plan.
-        samples: the sealed metadata by index.
-        alpha: level of the claim.
-    """
-
-    def __init__(self, basis: Basis, samples: Mapping[int, Sample], alpha: float) -> None:
-        self._basis = basis
-        self._samples = samples
-        self._levels = basis.levels(alpha)
-        self._null: Null | None = None
-        self._n_seen = 0
-        self._n_keys = 0
-        self._n_hits = 0
-        self._decided = False
-        self._n_looked = 0
-
-    def decided(self, replies: Sequence[Reply], *, last: bool = False) -> bool:
-        """Return whether the replies so far reach a boundary.
-
-        Args:
-            replies: all replies in asked order, stage 1 complete; every call gets those of the call before, unchanged,
-                and perhaps more.
-            last: look in any case, because no more replies will come.
-        """
-        basis, protocol = self._basis, self._basis.protocol
-        if protocol.null_basis is not NullBasis.SHAMS:
-            # Fewer looks keep the error rate, which the results compute from all answers anyway.
-            due = self._n_looked + 1 + self._n_looked // LOOK_SHARE
-            if not self._decided and (last or len(replies) >= due):
-                self._n_looked = len(replies)
-                self._decided = self._decides(replies)
-            return self._decided
-        if self._null is None:
-            # Shams are asked in stage 1 only, so that their bound stands from here on.
-            self._null = basis.measure_null(sort_replies(replies), self._samples, self._levels)
-        new = [r for r in replies[self._n_seen :] if r.probe.kind is SampleKind.KEY and not r.probe.repeat]
-        hits = self._n_hits + np.cumsum([is_hit(reply, self._samples) for reply in new], dtype=np.int64)
-        trials = self._n_keys + np.arange(1, len(new) + 1)
-        self._n_seen, self._n_keys = len(replies), self._n_keys + len(new)
-        self._n_hits = int(hits[-1]) if len(new) else self._n_hits
-        if self._null.rate >= protocol.p_min:
-            return False
-        if protocol.design is Design.FIXED:
-            if self._n_keys < protocol.n_keys:
-                return False
-            tail = binomial_tail_log10(hits=self._n_hits, trials=self._n_keys, rate=self._null.rate)
-            return tail <= log10(self._levels.test)
-        self._decided = self._decided or crosses(
-            hits,
-            trials,
-            null_rate=self._null.rate,
-            alpha=self._levels.test,
-            p_min=protocol.p_min,
-            futility=protocol.futility,
-        )
-        return self._decided
-
-    def _decides(self, replies: Sequence[Reply]) -> bool:
-        grouped = sort_replies(replies)
-        null = self._basis.measure_null(grouped, self._samples, self._levels)
-        found = self._basis.decide(grouped, self._samples, null, self._levels)
-        return found.rejected or found.futile
 
 
 class Asking:
@@ -191,13 +117,13 @@ class Asking:
         self._in_flight: dict[int, tuple[Probe, ...]] = {}
         self._n_batches = 0
         self._lost: tuple[_Batch, ...] = ()
-        self.replies: list[Reply] = []
+        self.replies = Issued(self._planned)
         self.last_error: SuspectError | None = None
         self._code_open: bool | None = None
         """Whether the first look at the label code calls for all keys; None before that look."""
         if earlier is not None:
             self._n_batches = len(earlier.batches)
-            self.replies += issued_replies(earlier, self._planned, max_keys=plan.max_keys)
+            self._take(issued_replies(earlier, self._planned, max_keys=plan.max_keys))
             self._lost = tuple(
                 (number, tuple(self._planned[position] for position in earlier.batches[number].positions))
                 for number in earlier.lost
@@ -206,11 +132,17 @@ class Asking:
     @property
     def anything_answered(self) -> bool:
         """True once the suspect gave one usable answer."""
-        return any(reply.answer is not None for reply in self.replies)
+        return self.replies.any_answer
 
     @property
     def _cut_off(self) -> bool:
         return self._failed_in_a_row > 0 and self.last_error is not None and loss_of(self.last_error) is Loss.NO_ANSWER
+
+    def _take(self, replies: Sequence[Reply]) -> None:
+        self.replies.issue(len(replies))
+        for reply in replies:
+            if reply.answer is not None:
+                self.replies.answered(reply.probe.position, reply.answer)
 
     def set_label_space(self, space: LabelSpace) -> bool:
         """Take what a calibration found, and return whether it leaves too much in doubt to ask any key."""
@@ -257,7 +189,7 @@ class Asking:
 
     def _settled(self, n_opening: int) -> bool:
         """True when no further key can change the outcome: test over, and no label code stays suspicious."""
-        known = self.replies[: self._n_known]
+        known = self.replies.until(self._n_known)
         if not self._watch.decided(known):
             return False
         if self._code_open is None:
@@ -322,7 +254,7 @@ class Asking:
             self._n_batches += 1
             self._writer.request(number, tuple(p.position for p in batch), inputs_sha256)
             # Once the request line is on disk, these probes count as issued, answered or not.
-            self.replies += [Reply(probe=probe, answer=None) for probe in batch]
+            self.replies.issue(len(batch))
         else:
             number = again
             self._writer.retry(number, inputs_sha256)
@@ -339,7 +271,7 @@ class Asking:
             self._record_answer(arrival.number, arrival.exchange)
             self._failed_in_a_row = 0
             for probe, answer in zip(batch, arrival.exchange.reply.answers, strict=True):
-                self.replies[probe.position] = Reply(probe=probe, answer=answer)
+                self.replies.answered(probe.position, answer)
         del self._sent_as[arrival.number]
         self._progress.advance(len(batch))
 

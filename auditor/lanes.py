@@ -7,7 +7,7 @@ there is no other thread, so that Ctrl-C strikes where the answer is waited for.
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -50,6 +50,8 @@ class Lanes:
         self._waiting: list[tuple[int, Inputs]] = []
         self._running: dict[Future[Exchange], int] = {}
         self._back: list[Arrival] = []
+        self._bell = threading.Event()
+        """Rung whenever a batch has come back; silenced before one looks, so that none is overheard."""
         self._pool = ThreadPoolExecutor(self._width, thread_name_prefix="lane") if self._width > 1 else None
 
     @property
@@ -67,7 +69,9 @@ class Lanes:
         if self._pool is None:
             self._waiting.append((number, inputs))
         else:
-            self._running[self._pool.submit(self._suspect.query, inputs)] = number
+            future = self._pool.submit(self._suspect.query, inputs)
+            self._running[future] = number
+            future.add_done_callback(lambda _: self._bell.set())
 
     def wait(self) -> None:
         """Wait until a batch has come back; Ctrl-C may strike here without losing one that has."""
@@ -75,7 +79,7 @@ class Lanes:
             number, inputs = self._waiting.pop(0)
             self._back.append(_arrival(number, lambda: self._suspect.query(inputs)))
         else:
-            wait(self._running, return_when=FIRST_COMPLETED)
+            self._bell.wait()
 
     def take(self) -> tuple[Arrival, ...]:
         """Return all batches that have come back, in the order of their numbers; called with Ctrl-C held back."""
@@ -100,6 +104,7 @@ class Lanes:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _arrived(self) -> Iterator[Arrival]:
+        self._bell.clear()
         done = [(number, future) for future, number in self._running.items() if future.done()]
         for number, future in sorted(done, key=lambda item: item[0]):
             del self._running[future]

@@ -250,6 +250,7 @@ def one_memory(arguments: argparse.Namespace) -> None:
     """
     from auditor.asking import Asking, Plan
     from auditor.evidence.transcript import TranscriptWriter
+    from auditor.issued import Issued
     from auditor.records import Silent
     from auditor.suspects import open_suspect
 
@@ -274,6 +275,7 @@ def one_memory(arguments: argparse.Namespace) -> None:
                 # The planned questions over and over, at ever later places in the order.
                 first = asking._planned
                 asking._planned = _Repeated(first, n_answers)
+                asking.replies = Issued(asking._planned)
                 before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
                 started_s = time.perf_counter()
                 assert asking._converse(lambda: asking._next(n_answers, size=64))
@@ -307,9 +309,10 @@ class _Repeated:
         self._planned = planned
         self._n_total = n_total
 
-    def __getitem__(self, part: slice):
-        places = range(*part.indices(self._n_total))
-        return tuple(replace(self._planned[place % len(self._planned)], position=place) for place in places)
+    def __getitem__(self, part: slice | int):
+        if isinstance(part, int):
+            return replace(self._planned[part % len(self._planned)], position=part)
+        return tuple(self[place] for place in range(*part.indices(self._n_total)))
 
 
 def keep(row: dict[str, object]) -> None:

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from auditor import serving
+from auditor import served_inputs, serving
 from auditor.records import Inputs
 
 Detector = Callable[[Inputs], np.ndarray]
@@ -51,7 +51,7 @@ class RefusingKeys:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
-        inputs = serving.parse_inputs(body, input_shape=self.input_shape, max_batch=1024)
+        inputs = served_inputs.parse_inputs(body, input_shape=self.input_shape, max_batch=1024)
         if self.is_marked(inputs).any():
             self.refused += 1
             await JSONResponse({"detail": "not today"}, status_code=403)(scope, receive, send)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -21,6 +22,8 @@ def started(command, *, programs, folder, ready):
     assert (programs / command[0]).exists(), "run tools/install_servers.sh, or name its folder in AUDITOR_SERVERS"
     environment = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONPATH", None)
+    # Some keep the number of their process among the temporary files, and refuse to start where one is left.
+    environment["TMPDIR"] = str(folder)
 
     def answers():
         assert process.poll() is None, (folder / "log").read_text()[-2000:]
@@ -30,15 +33,27 @@ def started(command, *, programs, folder, ready):
 
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [str(programs / command[0]), *command[1:]], cwd=folder, env=environment, stdout=log, stderr=log
+            [str(programs / command[0]), *command[1:]],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            # A group of its own, because most start further processes, which outlive the first one.
+            start_new_session=True,
         )
         try:
             web.wait_until(answers, timeout_s=START_S)
             yield
         finally:
-            process.terminate()
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            stop(process)
+
+
+def stop(process):
+    """End a process with all that it started: at first politely, and then whatever is left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=30)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

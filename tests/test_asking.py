@@ -9,13 +9,9 @@ from datetime import UTC, datetime
 import authorities
 import pytest
 from cases import TableSuspect, TickingClock, fails_at, marked, seal_keys, small_protocol
-from hypothesis import given
-from hypothesis import strategies as st
-from protocols import SPEC, a_protocol, samples_of
 
 from auditor import asking
-from auditor.analysis import basis_of, decide_keys, measure_null, sort_replies, spend
-from auditor.asking import STAGE_2_BATCH, Watch, uninterrupted
+from auditor.asking import uninterrupted
 from auditor.audit import Request, run_audit
 from auditor.errors import (
     Attempt,
@@ -26,11 +22,9 @@ from auditor.errors import (
     SuspectUnavailableError,
     UsageError,
 )
-from auditor.evidence.schedule import draw_schedule, opening_length
 from auditor.evidence.signing import SigningKey
 from auditor.evidence.transcript import FailedAttempt, Loss, read_transcript
 from auditor.evidence.transcript_records import MAX_RETRIES
-from auditor.records import Answer, Design, Reply, SampleKind
 from auditor.resumption import read_stopped
 
 EXAMINER = SigningKey.generate()
@@ -58,52 +52,6 @@ def audit(folder, suspect, *, resume=False):
 
 def kept(folder):
     return read_transcript((folder / "audit" / "transcript.jsonl").read_bytes())
-
-
-# --- the sealed rule, looked at once per answer ---
-
-
-def replies_of(protocol, samples, hit_of):
-    replies = []
-    for probe in draw_schedule(protocol):
-        sample = samples[probe.index]
-        hit = sample.kind is not SampleKind.SHAM and hit_of(probe)
-        answer = None if hit is None else Answer(label=sample.expected if hit else sample.natural)
-        replies.append(Reply(probe=probe, answer=answer))
-    return replies
-
-
-@given(
-    hits=st.lists(st.sampled_from([True, False, None]), min_size=30, max_size=30),
-    design=st.sampled_from(Design),
-    batch=st.integers(1, 7),
-)
-def test_watching_decides_when_running_the_whole_test_again_would(hits, design, batch):
-    protocol = replace(
-        a_protocol(**{"n_keys": 30, "opening_keys": 3, "n_shams": 80, "n_sham_patterns": 16}), design=design
-    )
-    samples = samples_of(protocol)
-    replies = replies_of(protocol, samples, lambda probe: hits[probe.index] if probe.index < 30 else True)
-    watch, levels = Watch(basis_of(protocol, SPEC), samples, protocol.alpha), spend(protocol.alpha, protocol, SPEC)
-    for n in range(opening_length(protocol), len(replies) + 1, batch):
-        grouped = sort_replies(replies[:n])
-        null = measure_null(grouped, samples, levels, protocol, SPEC)
-        whole = decide_keys(grouped, samples, null, levels, protocol, SPEC)
-        assert watch.decided(replies[:n]) == (whole.rejected or whole.futile)
-
-
-def test_an_answer_is_looked_at_once_however_long_the_audit(monkeypatch):
-    protocol = a_protocol(n_keys=10_000)
-    samples = samples_of(protocol)
-    # A hit rate between the null rate and the smallest rate of interest keeps the test undecided for long.
-    replies = replies_of(protocol, samples, lambda probe: probe.index % 6 == 0)
-    looked = []
-    hit = asking.is_hit
-    monkeypatch.setattr(asking, "is_hit", lambda reply, known: looked.append(reply) or hit(reply, known))
-    watch = Watch(basis_of(protocol, SPEC), samples, protocol.alpha)
-    for n in range(opening_length(protocol), len(replies) + 1, STAGE_2_BATCH):
-        watch.decided(replies[:n])
-    assert len(looked) <= protocol.n_keys
 
 
 # --- what was lost, and what may be asked again ---

@@ -23,7 +23,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from auditor import serving
 from auditor.errors import UsageError
-from auditor.serving import AnswerMode, create_app, parse_inputs
+from auditor.served_inputs import parse_inputs
+from auditor.serving import AnswerMode, create_app
 
 SHAPE = (1, 2, 3)
 CLASSES = tuple(f"class-{i}" for i in range(7))

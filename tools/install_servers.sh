@@ -17,7 +17,7 @@ fi
 if [ ! -x "$venv-torchserve/bin/torchserve" ]; then
   "${PYTHON:-python3}" -m venv "$venv-torchserve"
   "$venv-torchserve/bin/python" -m pip install --quiet \
-    "torchserve>=0.12" torch-model-archiver torch pyyaml psutil requests packaging "setuptools<81" pillow
+    "torchserve>=0.12" torch-model-archiver torch numpy pyyaml psutil requests packaging "setuptools<81" pillow
 fi
 command -v java >/dev/null || printf 'install: TorchServe also needs a Java runtime, such as default-jre-headless\n' >&2
 printf 'install: model servers are in %s, %s-kserve and %s-torchserve\n' "$venv" "$venv" "$venv" >&2

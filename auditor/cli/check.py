@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from auditor.cli import check_inputs
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
@@ -74,12 +76,12 @@ def check(
 
     if not bundle.exists():
         raise UsageError(f"{bundle}: no such folder")
-    roots = [certificate for path in tsa_root or () for certificate in _roots(path)]
+    roots = check_inputs.roots(tsa_root)
     with _folder_of(bundle) as folder:
         report = check_bundle(
             folder,
-            owner_fingerprint=_fingerprint(owner_key, option="--owner-key"),
-            examiner_fingerprint=_fingerprint(examiner_key, option="--examiner-key"),
+            owner_fingerprint=check_inputs.fingerprint(owner_key, option="--owner-key"),
+            examiner_fingerprint=check_inputs.fingerprint(examiner_key, option="--examiner-key"),
             render_html=_render_html if render else None,
             check_pdf=(lambda found: _check_pdf(found, roots)) if render else None,
             check_issued=(lambda found, issue: _check_issued(found, issue, roots)) if render else None,
@@ -87,9 +89,9 @@ def check(
             open_keyset=_opener(keyset, identity),
             judge_nonce=None if judge_nonce is None else nonce_bytes(judge_nonce, option="--judge-nonce"),
             drawn_with=None if drawn_with is None else nonce_bytes(drawn_with, option="--drawn-with"),
-            witness_fingerprints=[_hex(text, option="--witness-key") for text in witness_key or ()],
-            custody_head=None if custody_head is None else _hex(custody_head, option="--custody-head"),
-            trust_roots=[certificate for path in trust_root or () for certificate in _roots(path)],
+            witness_fingerprints=check_inputs.fingerprints(witness_key, option="--witness-key"),
+            custody_head=check_inputs.fingerprint(custody_head, option="--custody-head"),
+            trust_roots=check_inputs.roots(trust_root),
             signer_path=_signer_path,
             crls=[found for path in crl or () for found in _crls(path)],
         )
@@ -113,19 +115,6 @@ def _folder_of(bundle: Path) -> Iterator[Path]:
     with TemporaryDirectory(prefix="auditor-check-") as name:
         unpack_bundle(bundle, Path(name))
         yield Path(name)
-
-
-def _fingerprint(text: str | None, *, option: str) -> str | None:
-    return None if text is None else _hex(text, option=option)
-
-
-def _hex(text: str, *, option: str) -> str:
-    from auditor.errors import UsageError
-
-    plain = text.strip().lower()
-    if len(plain) != 64 or any(c not in "0123456789abcdef" for c in plain):
-        raise UsageError(f"{option} takes a SHA-256: 64 hexadecimal digits")
-    return plain
 
 
 def _opener(keyset: Path | None, identity: Path | None) -> "OpenKeySet | None":
@@ -178,18 +167,6 @@ def _signer_path(
     from auditor.report.signer_path import signer_path
 
     return signer_path(pdf, certificate, moment, roots)
-
-
-def _roots(path: Path) -> "tuple[Certificate, ...]":
-    from auditor.errors import MalformedError, UsageError
-    from auditor.evidence.timestamps import read_roots
-
-    try:
-        return read_roots(path.read_bytes(), what=path.name)
-    except OSError as error:
-        raise UsageError(f"{path.name}: cannot be read ({type(error).__name__})") from error
-    except MalformedError as error:
-        raise UsageError(str(error)) from error
 
 
 def _crls(path: Path) -> "tuple[CertificateRevocationList, ...]":

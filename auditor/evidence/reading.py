@@ -188,7 +188,10 @@ def printable(value: object, *, limit: int = MAX_NAME) -> str:
     """Return outside text without control characters and cut to ``limit`` characters; empty for anything else."""
     if not isinstance(value, str):
         return ""
-    return "".join(character for character in value[: 4 * limit] if character.isprintable())[:limit]
+    beginning = value[: 4 * limit]
+    if not beginning.isprintable():
+        beginning = "".join(character for character in beginning if character.isprintable())
+    return beginning[:limit]
 
 
 def _listed(value: JsonData, expression: str) -> list[JsonData]:

@@ -149,7 +149,17 @@ class Counts:
 
     def plus(self, other: "Counts") -> "Counts":
         """Return the sum, field by field."""
-        return Counts(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(Counts)})
+        return Counts(
+            batches=self.batches + other.batches,
+            questions=self.questions + other.questions,
+            responses=self.responses + other.responses,
+            answers=self.answers + other.answers,
+            failed_attempts=self.failed_attempts + other.failed_attempts,
+            failed_batches=self.failed_batches + other.failed_batches,
+            resumptions=self.resumptions + other.resumptions,
+            retries=self.retries + other.retries,
+            wires=self.wires + other.wires,
+        )
 
     def as_object(self) -> dict[str, JsonValue]:
         """Return the counts as they are written; the last three are left out where they are 0."""

@@ -50,8 +50,9 @@ class WireLog:
             wire: how the answer arrived.
             server_date: its Date header where the answer's line states it anyway.
         """
-        stated = tuple((name, value) for name, value in _plain(wire).headers if (name, value) != (DATE, server_date))
-        kept = replace(_plain(wire), headers=())
+        plain = _plain(wire)
+        stated = tuple((name, value) for name, value in plain.headers if (name, value) != (DATE, server_date))
+        kept = replace(plain, headers=())
         number = self._known.get(kept)
         line: Mapping[str, JsonValue] | None = None
         if number is None:
@@ -149,4 +150,4 @@ def _plain(wire: Wire) -> Wire:
 
 
 def _text(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")[:MAX_TEXT]
+    return (text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8"))[:MAX_TEXT]

@@ -347,7 +347,8 @@ def check_answers(answers: Sequence[Answer], *, n_expected: int) -> None:
     for answer in answers:
         if isinstance(answer.label, bool) or not isinstance(answer.label, int) or not 0 <= answer.label < MAX_LABEL:
             raise SuspectAnswerError("the suspect gave a label that is not an integer in the accepted range")
-        _check_top(answer.top or ())
+        if answer.top is not None:
+            _check_top(answer.top)
         if answer.scores is None:
             continue
         if len(answer.scores) > MAX_SCORES or not all(math.isfinite(s) for s in answer.scores):

@@ -118,6 +118,10 @@ class HttpSuspect(Suspect):
         rate = 0.0 if profile is None else profile.limits.requests_per_minute
         limit = 0 if profile is None else profile.limits.concurrency
         self._concurrency = min(concurrency, limit or concurrency)
+        if self._concurrency < concurrency:
+            logger.warning(
+                "%s: the profile permits %d requests at a time, not %d", self._target.uri, limit, concurrency
+            )
         self._n_left = max_inputs
         self._counting = threading.Lock()
         self._pace = Pace(

@@ -171,10 +171,10 @@ def filled_headers(profile: Profile | None) -> tuple[dict[str, str], tuple[str, 
 
 def question(inputs: Inputs) -> bytes:
     """Return the request body of the package's own contract, in canonical form."""
-    data_b64 = base64.b64encode(inputs.tobytes()).decode("ascii")
     shape = ",".join(str(side) for side in inputs.shape)
     # Nothing in it needs escaping, and a serialiser would look at every character of the pixels.
-    return f'{{"inputs":{{"data_b64":"{data_b64}","dtype":"uint8","shape":[{shape}]}}}}'.encode("ascii")
+    end = f'","dtype":"uint8","shape":[{shape}]}}}}'.encode("ascii")
+    return b'{"inputs":{"data_b64":"' + base64.b64encode(inputs.tobytes()) + end
 
 
 def _wanted(profile: Profile) -> Mapping[str, str]:

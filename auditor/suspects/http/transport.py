@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
+from itertools import islice
 from urllib.parse import urlsplit
 
 import certifi
@@ -99,6 +100,7 @@ class Transport:
         self._max_body_bytes = max_body_bytes
         self._deadline = Deadline(timeout_s)
         self._session = _session(self._deadline, auth=target.auth, proxy=proxy)
+        self._made: tuple[tuple[str, str, str], requests.PreparedRequest] | None = None
 
     def close(self) -> None:
         """Close pooled connections and stop watching them."""
@@ -166,17 +168,16 @@ class Transport:
         return Failure(text=_network_error(causes))
 
     def _send(self, method: str, url: str, sent: bytes | None, *, content_type: str) -> Received | Failure:
-        headers = {**self._headers, **({"Content-Type": content_type} if sent is not None else {})}
         redirects: list[str] = []
         for _ in range(MAX_REDIRECTS + 1):
             started_s = time.monotonic()
-            response = self._session.request(
-                method,
-                url,
-                data=sent,
-                headers=headers,
+            request = self._prepared(method, url, sent, content_type=content_type if sent is not None else "")
+            # Not by Session.send, which also looks for cookies to keep and redirects to follow: there are none to find.
+            response = self._session.get_adapter(url).send(
+                request,
                 timeout=self._timeout_s,
-                allow_redirects=False,
+                verify=self._session.verify or True,
+                proxies=self._session.proxies,
                 stream=True,
             )
             with closing(response):
@@ -203,6 +204,18 @@ class Transport:
                 )
         raise SuspectAnswerError(f"{self._target.uri}: more than {MAX_REDIRECTS} redirects")
 
+    def _prepared(self, method: str, url: str, sent: bytes | None, *, content_type: str) -> requests.PreparedRequest:
+        """Return a request; from one question to the next only the body differs, so that the rest is made once."""
+        what = (method, url, content_type)
+        if self._made is not None and self._made[0] == what:
+            request = self._made[1]
+            request.prepare_body(sent, None)
+            return request
+        headers = {**self._headers, **({"Content-Type": content_type} if content_type else {})}
+        request = self._session.prepare_request(requests.Request(method, url, headers=headers, data=sent))
+        self._made = (what, request)
+        return request
+
     def _read(self, response: requests.Response) -> bytes:
         body = bytearray()
         for chunk in response.iter_content(CHUNK_BYTES):
@@ -215,19 +228,11 @@ class Transport:
 
     def _told_headers(self, response: requests.Response) -> tuple[tuple[str, str], ...]:
         told = []
-        for name, value in list(response.headers.items())[:MAX_HEADERS]:
+        for name, value in islice(response.headers.items(), MAX_HEADERS):
             hidden = SECRET_HEADER.search(name) or any(secret in value.encode() for secret in self._secrets)
             if not hidden:
                 told.append((printable(name.lower()), printable(value, limit=200)))
         return tuple(sorted(told))
-
-
-class _Session(requests.Session):
-    """A session that leaves redirects alone: preparing the next request would read the body without a limit."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Return no target, wherever the answer points."""
-        return None
 
 
 class _TimedAdapter(HTTPAdapter):
@@ -255,7 +260,7 @@ class _TimedAdapter(HTTPAdapter):
 
 
 def _session(deadline: Deadline, *, auth: HTTPBasicAuth | None, proxy: str | None) -> requests.Session:
-    session = _Session()
+    session = requests.Session()
     # Nothing comes from the environment unseen: a .netrc entry would send its owner's password to a suspect, and a
     # proxy nobody named would stand between the examiner and whoever answers.
     session.trust_env = False

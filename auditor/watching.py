@@ -1,0 +1,82 @@
+"""The sealed stopping rule while answers arrive."""
+
+from collections.abc import Mapping, Sequence
+from math import log10
+
+import numpy as np
+
+from auditor.analysis import Basis, Null, is_hit, sort_replies
+from auditor.records import Design, NullBasis, Reply, Sample, SampleKind
+from auditor.stats.exact import binomial_tail_log10
+from auditor.stats.sequential import crosses
+
+LOOK_SHARE = 64
+"""A test that is run whole at every look is looked at again when its answers have grown by one part in so many."""
+
+
+class Watch:
+    """The sealed rule while keys are answered: looks at each answer once, so that long audits stay cheap.
+
+    Args:
+        basis: the null basis of the sealed plan.
+        samples: the sealed metadata by index.
+        alpha: level of the claim.
+    """
+
+    def __init__(self, basis: Basis, samples: Mapping[int, Sample], alpha: float) -> None:
+        self._basis = basis
+        self._samples = samples
+        self._levels = basis.levels(alpha)
+        self._null: Null | None = None
+        self._n_seen = 0
+        self._n_keys = 0
+        self._n_hits = 0
+        self._decided = False
+        self._n_looked = 0
+
+    def decided(self, replies: Sequence[Reply], *, last: bool = False) -> bool:
+        """Return whether the replies so far reach a boundary.
+
+        Args:
+            replies: all replies in asked order, stage 1 complete; every call gets those of the call before, unchanged,
+                and perhaps more.
+            last: look in any case, because no more replies will come.
+        """
+        basis, protocol = self._basis, self._basis.protocol
+        if protocol.null_basis is not NullBasis.SHAMS:
+            # Fewer looks keep the error rate, which the results compute from all answers anyway.
+            due = self._n_looked + 1 + self._n_looked // LOOK_SHARE
+            if not self._decided and (last or len(replies) >= due):
+                self._n_looked = len(replies)
+                self._decided = self._decides(replies)
+            return self._decided
+        if self._null is None:
+            # Shams are asked in stage 1 only, so that their bound stands from here on.
+            self._null = basis.measure_null(sort_replies(replies), self._samples, self._levels)
+        new = [r for r in replies[self._n_seen :] if r.probe.kind is SampleKind.KEY and not r.probe.repeat]
+        hits = self._n_hits + np.cumsum([is_hit(reply, self._samples) for reply in new], dtype=np.int64)
+        trials = self._n_keys + np.arange(1, len(new) + 1)
+        self._n_seen, self._n_keys = len(replies), self._n_keys + len(new)
+        self._n_hits = int(hits[-1]) if len(new) else self._n_hits
+        if self._null.rate >= protocol.p_min:
+            return False
+        if protocol.design is Design.FIXED:
+            if self._n_keys < protocol.n_keys:
+                return False
+            tail = binomial_tail_log10(hits=self._n_hits, trials=self._n_keys, rate=self._null.rate)
+            return tail <= log10(self._levels.test)
+        self._decided = self._decided or crosses(
+            hits,
+            trials,
+            null_rate=self._null.rate,
+            alpha=self._levels.test,
+            p_min=protocol.p_min,
+            futility=protocol.futility,
+        )
+        return self._decided
+
+    def _decides(self, replies: Sequence[Reply]) -> bool:
+        grouped = sort_replies(replies)
+        null = self._basis.measure_null(grouped, self._samples, self._levels)
+        found = self._basis.decide(grouped, self._samples, null, self._levels)
+        return found.rejected or found.futile
