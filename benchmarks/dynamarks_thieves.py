@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from dynamarks_suspects import BUDGET, Thief
-from dynamarks_world import BATCH, CLIENTS, EPOCHS, OWN, RATE, Mean, Vote, World, distil, one_hot, worst_images
+from dynamarks_world import BATCH, CLIENTS, EPOCHS, OWN, RATE, Vote, World, distil, one_hot, worst_images
 
 COLLUDING = (2, 3, 10)
 COPIES = 4
@@ -24,7 +24,7 @@ THIEVES: dict[str, str] = {
     "thief-temperature": "flattens each answer (square root)",
     "thief-ranks": "keeps the order of the classes only (weights 1/rank)",
     "thief-first-score": "keeps the first score, spreads the rest evenly",
-    "thief-clipped": f"drops every score below {LARGEST_SHARE}, twice the strength",
+    "thief-clipped": f"drops every score but the first below {LARGEST_SHARE}, twice the strength",
     "thief-majority": "lets three surrogates vote, of three clients",
     "thief-outvoted": "lets its surrogate vote with two independent models",
     "thief-relabelled": "trains on with two noisy copies of each image, true labels",
@@ -53,9 +53,7 @@ def thieves(world: World) -> dict[str, Callable[[], Any]]:
         "thief-temperature": trained("thief-temperature", lambda: _normal(np.sqrt(world.answers()))),
         "thief-ranks": trained("thief-ranks", lambda: _ranks(world.answers())),
         "thief-first-score": trained("thief-first-score", lambda: _first_score(world.answers())),
-        "thief-clipped": trained(
-            "thief-clipped", lambda: _normal(np.where(world.answers() < LARGEST_SHARE, 0.0, world.answers()))
-        ),
+        "thief-clipped": trained("thief-clipped", lambda: _clipped(world.answers())),
         "thief-majority": lambda: Vote([_of_client(thief, number) for number in range(3)]),
         "thief-outvoted": lambda: Vote([thief.marked(), *(world.independent(i) for i in range(2))]),
         "thief-relabelled": lambda: world.cached("thief-relabelled", lambda: _relabelled(thief, own=False)),
@@ -82,6 +80,11 @@ def _ranks(answers: Any) -> Any:
 def _first_score(answers: Any) -> Any:
     first, n = answers.max(axis=1, keepdims=True), answers.shape[1]
     return np.where(one_hot(answers.argmax(axis=1)) > 0, first, (1.0 - first) / (n - 1))
+
+
+def _clipped(answers: Any) -> Any:
+    kept = (answers >= LARGEST_SHARE) | (one_hot(answers.argmax(axis=1)) > 0)
+    return _normal(np.where(kept, answers, 0.0))
 
 
 def _shifted(thief: Thief) -> Any:

@@ -38,7 +38,7 @@ def run(*arguments: object, code: int = 0) -> str:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("guarded")
     run("train", "none", "--data", "digits", "--epochs", 10, "--out", folder / "model")
-    options = ("--data", "digits", "--clients", "alice,bob,carol", "--probes", 220, "--controls", 30)
+    options = ("--data", "digits", "--clients", "alice,bob,carol", "--probes", 180, "--controls", 20)
     run("guard", folder / "model", *options, "--commit-only", "--out", folder / "draft")
     run(
         "guard", folder / "model", *options, "--commitment", folder / "draft", "--beacon", BEACON, "--out", folder / "g"
@@ -110,6 +110,8 @@ def test_the_record_says_what_the_guard_costs(world: Path) -> None:
     seal = open_sealed(world / "g" / "k.npz").seal
     assert seal.protocol.randomness == BEACON
     assert seal.protocol.grinding_log2 == 0
+    # Digits hold out 250 pictures, so that the pool is not quite twice what is asked.
+    assert (record["n_probes"], record["n_pool"]) == (seal.protocol.n_asked, seal.protocol.n_keys) == (180, 230)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +131,8 @@ def test_the_client_whose_queries_trained_the_surrogate_is_named(world: Path, au
     assert results["table"]["channel"] == "scores"
     assert float(results["test"]["log10_p"]) <= -6
     assert sum(results["table"]["redraws"]["counts"]) == 9999
+    assert results["queries"]["keys"] == 180
+    assert results["keyset"]["n_keys"] == 230
     told = run("check", out, "--keyset", world / "g" / "k.npz")
     assert "every number follows from the answers: supported" in " ".join(told.replace("│", " ").split())
     assert "bob" in (out / "report.html").read_text()
@@ -182,6 +186,25 @@ def test_an_examiner_who_signs_another_guard_again_is_caught_by_the_seal(
     tampering.sign_again(made, signed_at=utc_text(utc_now()))  # type: ignore[arg-type]
     steps = json.loads(run("check", copy, "--json", code=5))["steps"]
     assert next(step["title"] for step in steps if step["outcome"] == "FAIL") == "results recomputed"
+
+
+def test_a_bundle_whose_probes_the_judge_did_not_pick_does_not_check(audited: Path, tmp_path: Path) -> None:
+    """The examiner names a nonce afterwards that would have picked other probes, and signs everything again."""
+    import shutil
+
+    from auditor.casefile import examiner_key
+
+    copy = tmp_path / "audit"
+    shutil.copytree(audited, copy)
+    made = SimpleNamespace(folder=copy, examiner=examiner_key(), owner=SimpleNamespace(fingerprint=owner_of(copy)))
+
+    def name_a_nonce(lines: list[dict]) -> None:
+        lines[0]["preamble"]["judge_nonce"] = "5a" * 32
+
+    tampering.change_transcript(made, name_a_nonce)  # type: ignore[arg-type]
+    steps = json.loads(run("check", copy, "--json", code=5))["steps"]
+    failed = [step["detail"] for step in steps if step["outcome"] == "FAIL"]
+    assert any("the opened samples are not exactly those that were asked" in detail for detail in failed), failed
 
 
 def owner_of(folder: Path) -> str:

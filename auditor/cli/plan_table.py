@@ -9,7 +9,7 @@ from auditor.cli import console
 if TYPE_CHECKING:
     from auditor.guards.planning import ProbePlan, ProbeQuestion
 
-SCHEMA = "mlaudit.plan-table/1"
+SCHEMA = "mlaudit.plan-table/2"
 DATA_WORDS = {
     "held-out": "held-out pictures of the task that nobody trained on and no client asked",
     "mixtures": "even mixtures of two held-out pictures, of low margin (auditor guard --probe-data mixtures)",
@@ -46,7 +46,9 @@ def plan_table(question: "ProbeQuestion", *, as_json: bool) -> None:
 
 
 def advice(question: "ProbeQuestion", plans: "tuple[ProbePlan, ...]") -> str:
-    """Return the one line that says what to seal."""
+    """Return the one line that says what to ask and to seal."""
+    from auditor.guard_keys import POOL_FACTOR
+
     enough = [(plan.enough.probes, plan) for plan in plans if plan.enough is not None]
     if not enough:
         return (
@@ -54,10 +56,15 @@ def advice(question: "ProbeQuestion", plans: "tuple[ProbePlan, ...]") -> str:
             f"{question.power:g}: more bits, a stronger mark, a larger level or a suspect that reveals more is needed"
         )
     probes, plan = min(enough, key=lambda item: item[0])
-    return f"seal at least {probes:,} probes ({plan.data.value}) for power {question.power:g}"
+    return (
+        f"ask at least {probes:,} probes ({plan.data.value}) for power {question.power:g}, picked by the judge's nonce "
+        f"from a sealed pool of {POOL_FACTOR * probes:,}"
+    )
 
 
 def _as_json(question: "ProbeQuestion", plans: "tuple[ProbePlan, ...]") -> dict[str, JsonValue]:
+    from auditor.guard_keys import POOL_FACTOR
+
     return {
         "schema": SCHEMA,
         "scheme": "dynamarks",
@@ -74,7 +81,8 @@ def _as_json(question: "ProbeQuestion", plans: "tuple[ProbePlan, ...]") -> dict[
             {
                 "data": plan.data.value,
                 "source": plan.source,
-                "seal_at_least": None if plan.enough is None else plan.enough.probes,
+                "ask_at_least": None if plan.enough is None else plan.enough.probes,
+                "pool": None if plan.enough is None else POOL_FACTOR * plan.enough.probes,
                 "tried": [
                     {
                         "probes": each.probes,

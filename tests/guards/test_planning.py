@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import astuple
 from pathlib import Path
 
@@ -87,17 +88,24 @@ def test_the_command_says_how_many_probes_of_which_data() -> None:
     told = plan("--power", 0.9)
     assert "held-out pictures of the task" in told
     last = told.strip().splitlines()[-1]
-    assert last.startswith("seal at least ")
-    assert last.endswith(" probes (held-out) for power 0.9")
+    told_numbers = re.fullmatch(
+        r"ask at least ([\d,]+) probes \(held-out\) for power 0\.9, picked by the judge's nonce from a sealed pool of "
+        r"([\d,]+)",
+        last,
+    )
+    assert told_numbers is not None, last
+    asked, pool = (int(number.replace(",", "")) for number in told_numbers.groups())
+    assert pool == 2 * asked
     assert "no number of probes" in plan("--bits", 0, "--classes", 3).strip().splitlines()[-1]
 
 
 def test_json_is_one_object_and_says_the_same() -> None:
     found = json.loads(plan("--power", 0.9, "--clients", 10, "--json"))
-    assert found["schema"] == "mlaudit.plan-table/1"
+    assert found["schema"] == "mlaudit.plan-table/2"
     assert float(found["level"]) == pytest.approx(1e-7)
     by_data = {each["data"]: each for each in found["plans"]}
-    chosen = by_data["held-out"]["seal_at_least"]
+    chosen = by_data["held-out"]["ask_at_least"]
+    assert by_data["held-out"]["pool"] == 2 * chosen
     tried = {each["probes"]: float(each["power"]) for each in by_data["held-out"]["tried"]}
     assert tried[chosen] >= 0.9
     assert all(power < 0.9 for number, power in tried.items() if number < chosen)
