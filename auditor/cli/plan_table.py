@@ -29,8 +29,9 @@ def plan_table(question: "ProbeQuestion", *, as_json: bool) -> None:
         f"{question.classes} classes, {question.bits} secret bits, alpha = {question.alpha:g} over {question.clients} "
         f"client{'' if question.clients == 1 else 's'}, power = {question.power:g}"
     )
+    choices = 2 if question.answers.value == "confidence" else question.classes - 1
     console.say(
-        f"smallest p of {question.n_cells} cells: 1e{-question.n_cells * log10(question.classes - 1):.1f}; more cells, "
+        f"smallest p of {question.n_cells} cells: 1e{-question.n_cells * log10(choices):.1f}; more cells, "
         "not more probes, make p smaller"
     )
     columns = ("data", "probes", "cells filled", "median log10 p", "power")
