@@ -27,8 +27,8 @@ from dynamarks_measure import (
     measure_shape,
 )
 from dynamarks_render import render
-from dynamarks_suspects import SUSPECT_NAMES, suspects
-from dynamarks_thieves import THIEVES, thieves
+from dynamarks_suspects import SETTINGS, SUSPECT_NAMES, suspects
+from dynamarks_thieves import THIEF_SETTINGS, THIEVES, thieves
 from dynamarks_world import World
 from new_label import environment
 
@@ -53,7 +53,7 @@ def measure_one(world: World, name: str) -> dict[str, Any]:
     if name.startswith(SHAPE):
         return measure_shape(world, name.removeprefix(SHAPE))
     made = thieves(world) if name in THIEVES else suspects(world)
-    return measure(world, name, made[name]())
+    return measure(world, name, made[name](), settings={**SETTINGS, **THIEF_SETTINGS}.get(name, {}))
 
 
 def run(seeds: list[int], names: list[str] | None) -> None:

@@ -18,10 +18,9 @@ SHAPES = (
 """Surrogates whose scores the planner's figures rest on."""
 
 
-def measure(world: World, name: str, model: Any) -> dict[str, Any]:
+def measure(world: World, name: str, model: Any, *, settings: dict[str, Any]) -> dict[str, Any]:
     test = world.data.test
     answered = probabilities(model, test.inputs).argmax(axis=1)
-    settings = SETTINGS.get(name, {})
     scores = probabilities(model, world.probes)
     measured: dict[str, Any] = {
         "accuracy": float((answered == test.labels).mean()),

@@ -6,12 +6,13 @@ from typing import Any
 
 from dynamarks_text import Trial, spread, table
 from dynamarks_thieves import COLLUDERS, THIEVES
-from dynamarks_world import CLIENTS
+from dynamarks_world import CLIENTS, OWN
 
 from auditor.stats.multiplicity import holm
 
 LEVEL_LOG10 = -6.0
 PLAIN = "soft-15000"
+WITH_SIGNS = "thief-first-score-depth-2"
 MODES = ("scores", "labels")
 
 
@@ -55,9 +56,21 @@ def thieves_section(by_name: dict[str, list[Trial]]) -> str:
         f"reveal.\n\n{table(head, rows)}\n\nClients that were named although no answer to them was used: {wrong}."
         f"{_sentence(' Never named, hence a stated limit, with the accuracy it costs: ', escaped)}"
         f"{_sentence(' Named on some seeds only: ', partly)}\n\n"
-        "`first-score` and `smoothed-labels` throw away everything in which the first channel lies; a guard with the "
-        "second channel (`--depth`) was not tried on them. Averaging over clients divides each one's shift by "
-        "their number."
+        "`first-score` and `smoothed-labels` throw away everything in which the first channel lies. Averaging over "
+        f"clients divides each one's shift by their number.{_confidences(by_name)}"
+    )
+
+
+def _confidences(by_name: dict[str, list[Trial]]) -> str:
+    trials = by_name.get(WITH_SIGNS, [])
+    if not trials:
+        return ""
+    tests = [trial["measured"]["tests"]["confidence"] for trial in trials]
+    named, weakly = sum(OWN in _named(test) for test in tests), sum(test["named_at_0.01"] == OWN for test in tests)
+    return (
+        f" The second channel reads `{WITH_SIGNS.removeprefix('thief-')}` by its confidences: log10 p "
+        f"{spread(test['log10_p'][0] for test in tests)}, named at 1e-6 on {named} and at 0.01 on {weakly} of "
+        f"{len(tests)}."
     )
 
 

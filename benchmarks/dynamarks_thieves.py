@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from dynamarks_suspects import BUDGET, Thief
+from dynamarks_suspects import BUDGET, SETTINGS, Thief
 from dynamarks_world import BATCH, CLIENTS, EPOCHS, OWN, RATE, Vote, World, distil, one_hot, worst_images
 
 COLLUDING = (2, 3, 10)
@@ -24,6 +24,7 @@ THIEVES: dict[str, str] = {
     "thief-temperature": "flattens each answer (square root)",
     "thief-ranks": "keeps the order of the classes only (weights 1/rank)",
     "thief-first-score": "keeps the first score, spreads the rest evenly",
+    "thief-first-score-depth-2": "the same against a guard with the second channel, two secret bits",
     "thief-clipped": f"drops every score but the first below {LARGEST_SHARE}, twice the strength",
     "thief-majority": "lets three surrogates vote, of three clients",
     "thief-outvoted": "lets its surrogate vote with two independent models",
@@ -32,6 +33,8 @@ THIEVES: dict[str, str] = {
     "thief-adversarial": "trains on images made worst within a radius of 0.1, half of each batch",
 }
 """What each of them does."""
+THIEF_SETTINGS: dict[str, dict[str, Any]] = {"thief-first-score-depth-2": SETTINGS["depth-2"]}
+"""Settings of the guard's keys where they are not the default ones."""
 COLLUDERS = {**{f"thief-colluding-{n}": CLIENTS[:n] for n in COLLUDING}, "thief-majority": CLIENTS[:3]}
 """Clients of whom any is a right name; of all others only the first client is."""
 
@@ -53,6 +56,7 @@ def thieves(world: World) -> dict[str, Callable[[], Any]]:
         "thief-temperature": trained("thief-temperature", lambda: _normal(np.sqrt(world.answers()))),
         "thief-ranks": trained("thief-ranks", lambda: _ranks(world.answers())),
         "thief-first-score": trained("thief-first-score", lambda: _first_score(world.answers())),
+        "thief-first-score-depth-2": trained("thief-first-score-depth-2", lambda: _first_score(_with_signs(world))),
         "thief-clipped": trained("thief-clipped", lambda: _clipped(world.answers())),
         "thief-majority": lambda: Vote([_of_client(thief, number) for number in range(3)]),
         "thief-outvoted": lambda: Vote([thief.marked(), *(world.independent(i) for i in range(2))]),
@@ -66,6 +70,10 @@ def thieves(world: World) -> dict[str, Callable[[], Any]]:
             lambda n=n: np.mean([world.answers(client=client) for client in CLIENTS[:n]], axis=0),
         )
     return made
+
+
+def _with_signs(world: World) -> Any:
+    return world.answers(**THIEF_SETTINGS["thief-first-score-depth-2"])
 
 
 def _normal(answers: Any) -> Any:
