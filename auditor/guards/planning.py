@@ -65,26 +65,26 @@ MEASURED: tuple[Measured, ...] = (
         name="mu-0.005",
         mu=0.005,
         queries=15_000,
-        agreement=0.9453,
-        seeds=1,
+        agreement=0.9425,
+        seeds=3,
         shapes={
-            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.1270, shift_sd=0.0909, spread=0.0754, noise=0.2086),
-            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.0547, shift_sd=0.0817, spread=0.0728, noise=0.1698),
-            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0005, shift_sd=0.0137, spread=0.0114, noise=0.0663),
-            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=-0.0050, shift_sd=0.0256, spread=0.0349, noise=0.1900),
+            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.1189, shift_sd=0.0704, spread=0.0770, noise=0.2092),
+            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.0475, shift_sd=0.0608, spread=0.0659, noise=0.1750),
+            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=-0.0006, shift_sd=0.0133, spread=0.0097, noise=0.0692),
+            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0043, shift_sd=0.0360, spread=0.0369, noise=0.1911),
         },
     ),
     Measured(
         name="mu-0.01",
         mu=0.01,
         queries=15_000,
-        agreement=0.9403,
-        seeds=1,
+        agreement=0.9374,
+        seeds=3,
         shapes={
-            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.1927, shift_sd=0.1034, spread=0.0951, noise=0.2153),
-            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.0734, shift_sd=0.1128, spread=0.0761, noise=0.1757),
-            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=-0.0001, shift_sd=0.0132, spread=0.0097, noise=0.0690),
-            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=-0.0062, shift_sd=0.0350, spread=0.0446, noise=0.1911),
+            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.1798, shift_sd=0.0894, spread=0.0878, noise=0.2141),
+            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.0658, shift_sd=0.0742, spread=0.0716, noise=0.1776),
+            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0006, shift_sd=0.0132, spread=0.0105, noise=0.0718),
+            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0062, shift_sd=0.0454, spread=0.0397, noise=0.1923),
         },
     ),
     Measured(
@@ -171,19 +171,19 @@ MEASURED: tuple[Measured, ...] = (
         mu=0.1,
         queries=15_000,
         depth=0.8,
-        agreement=0.9047,
-        seeds=1,
+        agreement=0.9240,
+        seeds=3,
         shapes={
-            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.2995, shift_sd=0.1856, spread=0.1570, noise=0.2419),
-            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.1627, shift_sd=0.1480, spread=0.1287, noise=0.2104),
+            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.2982, shift_sd=0.1635, spread=0.1335, noise=0.2304),
+            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.1502, shift_sd=0.1414, spread=0.1174, noise=0.1991),
             (Revealed.CONFIDENCE, ProbeData.HELD_OUT): Shape(
-                shift=0.0664, shift_sd=0.0000, spread=0.0433, noise=0.1923
+                shift=0.0807, shift_sd=0.0000, spread=0.0295, noise=0.1654
             ),
             (Revealed.CONFIDENCE, ProbeData.MIXTURES): Shape(
-                shift=0.0308, shift_sd=0.0000, spread=0.0333, noise=0.3350
+                shift=0.0161, shift_sd=0.0000, spread=0.0371, noise=0.3151
             ),
-            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0076, shift_sd=0.0157, spread=0.0092, noise=0.0870),
-            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0133, shift_sd=0.0483, spread=0.0547, noise=0.2072),
+            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0049, shift_sd=0.0145, spread=0.0091, noise=0.0770),
+            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0376, shift_sd=0.0732, spread=0.0468, noise=0.2024),
         },
     ),
     Measured(
@@ -192,19 +192,19 @@ MEASURED: tuple[Measured, ...] = (
         queries=15_000,
         bits=2,
         depth=0.8,
-        agreement=0.9292,
-        seeds=1,
+        agreement=0.9339,
+        seeds=3,
         shapes={
-            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.3167, shift_sd=0.2313, spread=0.1797, noise=0.2332),
-            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.1292, shift_sd=0.1399, spread=0.1375, noise=0.1969),
+            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.2599, shift_sd=0.2013, spread=0.1632, noise=0.2262),
+            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.1029, shift_sd=0.1199, spread=0.1144, noise=0.1893),
             (Revealed.CONFIDENCE, ProbeData.HELD_OUT): Shape(
-                shift=0.0621, shift_sd=0.0000, spread=0.0378, noise=0.1779
+                shift=0.0695, shift_sd=0.0000, spread=0.0412, noise=0.1672
             ),
             (Revealed.CONFIDENCE, ProbeData.MIXTURES): Shape(
-                shift=0.0047, shift_sd=0.0000, spread=0.0394, noise=0.2958
+                shift=0.0083, shift_sd=0.0000, spread=0.0631, noise=0.3002
             ),
-            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0028, shift_sd=0.0107, spread=0.0098, noise=0.0756),
-            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0123, shift_sd=0.0766, spread=0.0492, noise=0.1986),
+            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0004, shift_sd=0.0182, spread=0.0098, noise=0.0750),
+            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0209, shift_sd=0.0722, spread=0.0524, noise=0.1969),
         },
     ),
 )
