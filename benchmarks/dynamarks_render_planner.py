@@ -22,8 +22,8 @@ def planner_section(by_name: dict[str, list[Trial]]) -> str:
     parts = [
         "## What the planner rests on\n\nHow far the targets of the own table stand out among the other classes, in "
         "shares of a rank (scores) or of an answer (labels); `auditor plan --scheme dynamarks` interpolates between "
-        "the means of these rows. *Held-out*: 2,000 pictures of the task; *mixtures*: 5,000 of two, of low margin. For confidences the lead "
-        "is how far they fall by a sign, in shares of their ranks among all probes.",
+        "the means of these rows. *Held-out*: 2,000 pictures of the task; *mixtures*: 5,000 of two, of low margin. "
+        "For confidences the lead is how far they fall by a sign, in shares of their ranks among all probes.",
     ]
     for kind in KINDS:
         rows = []
