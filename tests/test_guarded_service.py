@@ -20,12 +20,13 @@ from auditor import datasets, serving
 from auditor.cli.app import app
 from auditor.errors import UsageError
 from auditor.evidence.keyset import open_sealed
+from auditor.evidence.schedule import draw_schedule, judge_seed
 from auditor.guard_keys import GuardSettings
 from auditor.guards import Guard
 from auditor.guards.desk import open_desk
 from auditor.models import LoadedModel, build, describe, load_model, predict, save_model
 
-BEACON = "ab" * 32
+BEACON, NONCE = "ab" * 32, bytes(range(32))
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -138,15 +139,22 @@ def test_the_client_whose_queries_trained_the_surrogate_is_named(world: Path, au
     assert "bob" in (out / "report.html").read_text()
 
 
-def test_an_independent_model_is_not_claimed(world: Path) -> None:
+def test_an_independent_model_is_not_claimed_on_the_probes_that_a_judge_picks(world: Path) -> None:
     run("train", "none", "--data", "digits", "--epochs", 10, "--seed", 9, "--out", world / "innocent")
     run(
         "verify", "--model", world / "innocent", "--keyset", world / "g" / "k.npz", "--out", world / "audit-innocent",
-        "--reuse-keys", code=3,
+        "--reuse-keys", "--judge-nonce", NONCE.hex(), code=3,
     )  # fmt: skip
     results = json.loads((world / "audit-innocent" / "results.json").read_text())
     assert results["verdict"]["reason"] == "null-not-rejected"
     assert results["table"]["named"] == []
+    seal = open_sealed(world / "g" / "k.npz").seal
+    schedule = draw_schedule(seal.protocol, judge=judge_seed(NONCE, seal.merkle_root))
+    openings = json.loads((world / "audit-innocent" / "openings.json").read_bytes())["samples"]
+    assert {each["index"] for each in openings} == {probe.index for probe in schedule}
+    assert sum(each["kind"] == "key" for each in openings) == 180
+    run("check", world / "audit-innocent", "--keyset", world / "g" / "k.npz", "--judge-nonce", NONCE.hex())
+    run("check", world / "audit-innocent", "--judge-nonce", "5a" * 32, code=5)
 
 
 @pytest.mark.parametrize("file", ["guard.json", "results.json"])
