@@ -206,20 +206,20 @@ def _ask(
 def tighten(protocol: Protocol, request: Request) -> Plan:
     """Return the plan in force; raises UsageError when the request would loosen the seal."""
     alpha = protocol.alpha if request.alpha is None else request.alpha
-    max_keys = protocol.n_keys if request.max_keys is None else request.max_keys
+    max_keys = protocol.n_asked if request.max_keys is None else request.max_keys
     if not 0 < alpha <= protocol.alpha:
         raise UsageError(f"the sealed level is {protocol.alpha:g}; it may be tightened, not loosened to {alpha:g}")
-    if not 1 <= max_keys <= protocol.n_keys:
-        raise UsageError(f"the seal permits 1 to {protocol.n_keys} keys, not {max_keys}")
+    if not 1 <= max_keys <= protocol.n_asked:
+        raise UsageError(f"the seal permits 1 to {protocol.n_asked} keys, not {max_keys}")
     if max_keys < protocol.opening_keys:
         raise UsageError(f"the first stage alone asks {protocol.opening_keys} keys; {max_keys} do not suffice")
-    if protocol.design is Design.FIXED and max_keys != protocol.n_keys:
+    if protocol.design is Design.FIXED and max_keys != protocol.n_asked:
         raise UsageError("the sealed fixed design asks all its keys")
     deviations = list(request.deviations)
     if alpha != protocol.alpha:
         deviations.append(f"level tightened from {protocol.alpha:g} to {alpha:g} before the first question")
-    if max_keys != protocol.n_keys:
-        deviations.append(f"keys limited from {protocol.n_keys} to {max_keys} before the first question")
+    if max_keys != protocol.n_asked:
+        deviations.append(f"keys limited from {protocol.n_asked} to {max_keys} before the first question")
     if request.family > 1:
         deviations.append(f"level divided by a family of {request.family} questions before the first question")
     bound = 0.0 if request.panel is None else panel_rate(request.panel.members, protocol)

@@ -42,6 +42,8 @@ MICRO = 1_000_000
 MIN_CLASSES = 3
 MAX_CLIENTS = 1_000
 MAX_BITS = 4
+POOL_FACTOR = 2
+"""Probes that are committed to for every one that is asked, where nothing else is stated."""
 MAX_ID = 200
 _EXACT_FLOAT32 = 1 << 24
 

@@ -107,7 +107,7 @@ class Protocol:
     futility: float
     """Probability of stopping for futility although the hit rate is at least ``p_min``."""
     n_keys: int
-    """Keys that may be asked."""
+    """Keys that are sealed; how many of them one audit may ask is said by :attr:`n_asked`."""
     opening_keys: int
     """Keys mixed with shams, controls and repeats in the first stage."""
     n_shams: int
@@ -137,6 +137,11 @@ class Protocol:
     """Sham hit rate measured on the owner's model at sealing time."""
     forecast_control_accuracy: float
     """Natural-label accuracy of the owner's model at sealing time."""
+
+    @property
+    def n_asked(self) -> int:
+        """Keys that one audit may ask: all of them, but of a guard's pool of probes only those of the first stage."""
+        return self.opening_keys if self.null_basis is NullBasis.DRAWN_TABLE else self.n_keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

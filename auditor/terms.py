@@ -32,7 +32,7 @@ def request(
             raise UsageError(
                 f"the first stage asks {opening_length(protocol)} questions; --max-queries {max_queries} is too few"
             )
-        max_keys = min(protocol.n_keys, protocol.opening_keys + spare)
+        max_keys = min(protocol.n_asked, protocol.opening_keys + spare)
     return Request(
         alpha=alpha, max_keys=max_keys, judge_nonce=judge_nonce, operator=operator, environment=environment()
     )

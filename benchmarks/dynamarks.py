@@ -27,7 +27,8 @@ from dynamarks_measure import (
     measure_shape,
 )
 from dynamarks_render import render
-from dynamarks_suspects import SUSPECT_NAMES, suspects
+from dynamarks_suspects import SETTINGS, SUSPECT_NAMES, suspects
+from dynamarks_thieves import THIEF_SETTINGS, THIEVES, thieves
 from dynamarks_world import World
 from new_label import environment
 
@@ -51,7 +52,8 @@ def measure_one(world: World, name: str) -> dict[str, Any]:
         return SPECIAL[name](world)
     if name.startswith(SHAPE):
         return measure_shape(world, name.removeprefix(SHAPE))
-    return measure(world, name, suspects(world)[name]())
+    made = thieves(world) if name in THIEVES else suspects(world)
+    return measure(world, name, made[name](), settings={**SETTINGS, **THIEF_SETTINGS}.get(name, {}))
 
 
 def run(seeds: list[int], names: list[str] | None) -> None:
@@ -61,7 +63,7 @@ def run(seeds: list[int], names: list[str] | None) -> None:
     done = {(line["seed"], line["name"]) for line in read_trials()}
     for seed in seeds:
         world: World | None = None
-        wanted = [*SPECIAL, *SUSPECT_NAMES, *(f"{SHAPE}{name}" for name in SHAPES)]
+        wanted = [*SPECIAL, *SUSPECT_NAMES, *THIEVES, *(f"{SHAPE}{name}" for name in SHAPES)]
         for name in wanted:
             if (seed, name) in done or (names and name not in names):
                 continue

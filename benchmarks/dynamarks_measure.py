@@ -13,15 +13,14 @@ MIN_SHAPE_PROBES = 20
 """Probes that a cell must hold before its mean and spread are measured."""
 SHAPES = (
     "mu-0.005", "mu-0.01", "mu-0.02", "mu-0.05", "mu-0.2", "soft-1000", "soft-5000", "soft-15000", "soft-50000",
-    "mlp-1000", "mlp-5000", "mlp-15000",
+    "mlp-1000", "mlp-5000", "mlp-15000", "depth-1", "depth-2",
 )  # fmt: skip
 """Surrogates whose scores the planner's figures rest on."""
 
 
-def measure(world: World, name: str, model: Any) -> dict[str, Any]:
+def measure(world: World, name: str, model: Any, *, settings: dict[str, Any]) -> dict[str, Any]:
     test = world.data.test
     answered = probabilities(model, test.inputs).argmax(axis=1)
-    settings = SETTINGS.get(name, {})
     scores = probabilities(model, world.probes)
     measured: dict[str, Any] = {
         "accuracy": float((answered == test.labels).mean()),
@@ -82,7 +81,8 @@ def measure_shape(world: World, name: str) -> dict[str, Any]:
     from auditor.models import predict
     from auditor.stats.keyed_cells import label_scores, probability_scores
 
-    model, keys = suspects(world)[name](), world.guard_keys()
+    settings = SETTINGS.get(name, {})
+    model, keys = suspects(world)[name](), world.guard_keys(**settings)
     answered = probabilities(model, world.data.test.inputs).argmax(axis=1)
     held_out = world.data.carriers.inputs[: SHAPE_PROBES[-2]]
     found: dict[str, Any] = {"agreement": round(float((answered == world.clean_labels).mean()), 4)}
@@ -97,7 +97,48 @@ def measure_shape(world: World, name: str) -> dict[str, Any]:
         ):
             first = reference.argmax(axis=1)
             found[f"{channel} {data}"] = _shape(scores, cells, first, keys.table(OWN).targets)
+        if keys.settings.depth:
+            found[f"confidence {data}"] = _sign_shape(suspect, reference, cells, keys.table(OWN).signs)
     return found
+
+
+def _sign_shape(suspect: Any, reference: Any, cells: Any, signs: Any) -> dict[str, Any]:
+    """Return how far confidence falls where a sign says so, within the classes; what else moves cells is the spread."""
+    from auditor.stats.keyed_signs import confidence_drops, sign_table
+    from auditor.stats.table_law import table_tail
+
+    drops, first = (
+        confidence_drops(suspect=suspect.max(axis=1), reference=reference.max(axis=1)),
+        reference.argmax(axis=1),
+    )
+    x, y, noises, counts, classes = [], [], [], [], 0
+    for label in np.unique(first):
+        held = [cell for cell in np.unique(cells[first == label]) if (cells == cell).sum() >= MIN_SHAPE_PROBES]
+        if len(held) < 2:
+            continue
+        means = np.array([drops[cells == cell].mean() for cell in held])
+        own = np.array([signs[cell] for cell in held], dtype=float)
+        x, y = [*x, *(own - own.mean())], [*y, *(means - means.mean())]
+        noises += [drops[cells == cell].var(ddof=1) for cell in held]
+        counts += [(cells == cell).sum() for cell in held]
+        classes += 1
+    shift = float(np.dot(x, y) / np.dot(x, x))
+    left = float(((np.array(y) - shift * np.array(x)) ** 2).sum()) / (len(y) - classes - 1)
+    p_values = {}
+    for number in SHAPE_PROBES:
+        if number <= len(drops):
+            part = confidence_drops(suspect=suspect[:number].max(axis=1), reference=reference[:number].max(axis=1))
+            table = sign_table(drops=part, cells=cells[:number], labels=first[:number])
+            law = table_tail(scores=table.scores, targets=table.columns(signs))
+            p_values[str(number)] = round(law.log10_p_upper, 3)
+    return {
+        "cells": len(y),
+        "shift": round(shift, 5),
+        "shift_sd": 0.0,
+        "spread": round(max(0.0, left - float(np.mean(np.array(noises) / counts))) ** 0.5, 5),
+        "noise": round(float(np.mean(noises) ** 0.5), 5),
+        "log10_p": p_values,
+    }
 
 
 def _shape(scores: Any, cells: Any, labels: Any, targets: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 from dynamarks_render_level import level_section
 from dynamarks_render_planner import planner_section, signs_section
 from dynamarks_render_relatives import overhead_section, relatives_section
+from dynamarks_render_thieves import thieves_section
 from dynamarks_text import UNMARKED, Trial, mean, share, spread, table
 
 MODES = ("scores", "top-3", "rounded-2", "rounded", "labels")
@@ -53,6 +54,7 @@ def render(trials: Sequence[Trial], environment: dict[str, Any]) -> str:
     parts += [_suspects(title, names, by_name) for title, names in GROUPS.items()]
     parts += [
         _other_client(by_name),
+        thieves_section(by_name),
         _probes(by_name.get("probes", [])),
         planner_section(by_name),
         signs_section(by_name),

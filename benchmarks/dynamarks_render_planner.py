@@ -5,7 +5,10 @@ import statistics
 from dynamarks_text import Trial, spread, table
 
 SHAPE = "shape of "
-KINDS = ("scores held-out", "scores mixtures", "labels held-out", "labels mixtures")
+KINDS = (
+    "scores held-out", "scores mixtures", "labels held-out", "labels mixtures", "confidence held-out",
+    "confidence mixtures",
+)  # fmt: skip
 
 
 def planner_section(by_name: dict[str, list[Trial]]) -> str:
@@ -19,11 +22,14 @@ def planner_section(by_name: dict[str, list[Trial]]) -> str:
     parts = [
         "## What the planner rests on\n\nHow far the targets of the own table stand out among the other classes, in "
         "shares of a rank (scores) or of an answer (labels); `auditor plan --scheme dynamarks` interpolates between "
-        "the means of these rows. *Held-out*: 2,000 pictures of the task; *mixtures*: 5,000 of two, of low margin.",
+        "the means of these rows. *Held-out*: 2,000 pictures of the task; *mixtures*: 5,000 of two, of low margin. "
+        "For confidences the lead is how far they fall by a sign, in shares of their ranks among all probes.",
     ]
     for kind in KINDS:
         rows = []
         for name, found in sorted(shapes.items()):
+            if kind not in found[0]["measured"]:
+                continue
             one = [each["measured"][kind] for each in found]
             p_values = [
                 spread(each["log10_p"][str(n)] for each in one) if str(n) in one[0]["log10_p"] else "" for n in numbers

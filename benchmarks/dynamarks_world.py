@@ -195,11 +195,30 @@ class Mean:
         self.networks = networks
 
 
+class Vote(Mean):
+    """Several networks whose first labels are counted; shares of the votes stand in for probabilities."""
+
+
 def probabilities(model: Any, inputs: Any) -> Any:
     from auditor.models import predict
 
     networks = model.networks if isinstance(model, Mean) else [model]
-    return np.mean([predict(network, inputs).astype(np.float64) for network in networks], axis=0)
+    found = [predict(network, inputs).astype(np.float64) for network in networks]
+    return np.mean([one_hot(each.argmax(axis=1)) for each in found] if isinstance(model, Vote) else found, axis=0)
+
+
+def worst_images(network: Any, images: Any, answers: Any, *, radius: float, steps: int = 3) -> Any:
+    """Return images moved within a radius, by signed ascent of the cross-entropy to the given answers."""
+    import torch
+
+    moved = images.clone()
+    for _ in range(steps):
+        moved.requires_grad_(True)
+        loss = -(answers * torch.log_softmax(network(moved), dim=1)).sum()
+        (gradient,) = torch.autograd.grad(loss, moved)
+        step = moved.detach() + radius / 2 * gradient.sign()
+        moved = torch.minimum(torch.maximum(step, images - radius), images + radius).clamp(0.0, 1.0)
+    return moved
 
 
 def prune(network: Any, share: float) -> Any:

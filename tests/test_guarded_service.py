@@ -20,12 +20,13 @@ from auditor import datasets, serving
 from auditor.cli.app import app
 from auditor.errors import UsageError
 from auditor.evidence.keyset import open_sealed
+from auditor.evidence.schedule import draw_schedule, judge_seed
 from auditor.guard_keys import GuardSettings
 from auditor.guards import Guard
 from auditor.guards.desk import open_desk
 from auditor.models import LoadedModel, build, describe, load_model, predict, save_model
 
-BEACON = "ab" * 32
+BEACON, NONCE = "ab" * 32, bytes(range(32))
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -38,7 +39,7 @@ def run(*arguments: object, code: int = 0) -> str:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("guarded")
     run("train", "none", "--data", "digits", "--epochs", 10, "--out", folder / "model")
-    options = ("--data", "digits", "--clients", "alice,bob,carol", "--probes", 220, "--controls", 30)
+    options = ("--data", "digits", "--clients", "alice,bob,carol", "--probes", 180, "--controls", 20)
     run("guard", folder / "model", *options, "--commit-only", "--out", folder / "draft")
     run(
         "guard", folder / "model", *options, "--commitment", folder / "draft", "--beacon", BEACON, "--out", folder / "g"
@@ -110,6 +111,8 @@ def test_the_record_says_what_the_guard_costs(world: Path) -> None:
     seal = open_sealed(world / "g" / "k.npz").seal
     assert seal.protocol.randomness == BEACON
     assert seal.protocol.grinding_log2 == 0
+    # Digits hold out 250 pictures, so that the pool is not quite twice what is asked.
+    assert (record["n_probes"], record["n_pool"]) == (seal.protocol.n_asked, seal.protocol.n_keys) == (180, 230)
 
 
 @pytest.fixture(scope="module")
@@ -129,20 +132,29 @@ def test_the_client_whose_queries_trained_the_surrogate_is_named(world: Path, au
     assert results["table"]["channel"] == "scores"
     assert float(results["test"]["log10_p"]) <= -6
     assert sum(results["table"]["redraws"]["counts"]) == 9999
+    assert results["queries"]["keys"] == 180
+    assert results["keyset"]["n_keys"] == 230
     told = run("check", out, "--keyset", world / "g" / "k.npz")
     assert "every number follows from the answers: supported" in " ".join(told.replace("│", " ").split())
     assert "bob" in (out / "report.html").read_text()
 
 
-def test_an_independent_model_is_not_claimed(world: Path) -> None:
+def test_an_independent_model_is_not_claimed_on_the_probes_that_a_judge_picks(world: Path) -> None:
     run("train", "none", "--data", "digits", "--epochs", 10, "--seed", 9, "--out", world / "innocent")
     run(
         "verify", "--model", world / "innocent", "--keyset", world / "g" / "k.npz", "--out", world / "audit-innocent",
-        "--reuse-keys", code=3,
+        "--reuse-keys", "--judge-nonce", NONCE.hex(), code=3,
     )  # fmt: skip
     results = json.loads((world / "audit-innocent" / "results.json").read_text())
     assert results["verdict"]["reason"] == "null-not-rejected"
     assert results["table"]["named"] == []
+    seal = open_sealed(world / "g" / "k.npz").seal
+    schedule = draw_schedule(seal.protocol, judge=judge_seed(NONCE, seal.merkle_root))
+    openings = json.loads((world / "audit-innocent" / "openings.json").read_bytes())["samples"]
+    assert {each["index"] for each in openings} == {probe.index for probe in schedule}
+    assert sum(each["kind"] == "key" for each in openings) == 180
+    run("check", world / "audit-innocent", "--keyset", world / "g" / "k.npz", "--judge-nonce", NONCE.hex())
+    run("check", world / "audit-innocent", "--judge-nonce", "5a" * 32, code=5)
 
 
 @pytest.mark.parametrize("file", ["guard.json", "results.json"])
@@ -182,6 +194,25 @@ def test_an_examiner_who_signs_another_guard_again_is_caught_by_the_seal(
     tampering.sign_again(made, signed_at=utc_text(utc_now()))  # type: ignore[arg-type]
     steps = json.loads(run("check", copy, "--json", code=5))["steps"]
     assert next(step["title"] for step in steps if step["outcome"] == "FAIL") == "results recomputed"
+
+
+def test_a_bundle_whose_probes_the_judge_did_not_pick_does_not_check(audited: Path, tmp_path: Path) -> None:
+    """The examiner names a nonce afterwards that would have picked other probes, and signs everything again."""
+    import shutil
+
+    from auditor.casefile import examiner_key
+
+    copy = tmp_path / "audit"
+    shutil.copytree(audited, copy)
+    made = SimpleNamespace(folder=copy, examiner=examiner_key(), owner=SimpleNamespace(fingerprint=owner_of(copy)))
+
+    def name_a_nonce(lines: list[dict]) -> None:
+        lines[0]["preamble"]["judge_nonce"] = "5a" * 32
+
+    tampering.change_transcript(made, name_a_nonce)  # type: ignore[arg-type]
+    steps = json.loads(run("check", copy, "--json", code=5))["steps"]
+    failed = [step["detail"] for step in steps if step["outcome"] == "FAIL"]
+    assert any("the opened samples are not exactly those that were asked" in detail for detail in failed), failed
 
 
 def owner_of(folder: Path) -> str:

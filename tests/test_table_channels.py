@@ -77,6 +77,9 @@ class World:
         self.independent = noise
         self.marked = noise * (1 - share)[:, None]
         self.marked[rows, np.array(table.targets)[self.cells]] += share
+        self.averaged = 0.9 * noise
+        for client in ("alice", "bob"):
+            self.averaged[rows, np.array(self.keys.table(client).targets)[self.cells]] += 0.05
 
     def find(self, answers: list[Answer | None], keys: GuardKeys | None = None) -> object:
         replies = tuple(
@@ -121,6 +124,33 @@ def test_every_form_of_answer_shows_the_client_as_far_as_it_can(form: str, chann
     innocent = world.find(revealed(world.independent, form))
     assert innocent.channel is channel
     assert not any(each.named for each in innocent.clients)
+
+
+def test_averaged_answers_of_colluding_clients_name_them_and_nobody_else() -> None:
+    world = World()
+    found = world.find(revealed(world.averaged, "scores"))
+    named = {each.client for each in found.clients if each.named}
+    assert named
+    assert named <= {"alice", "bob"}
+    assert all(each.test.log10_p > -3 for each in found.clients if each.client == "carol")
+
+
+@pytest.mark.parametrize("kept", ["ranks", "confident", "flattened"])
+def test_thieves_who_keep_the_order_of_the_classes_are_named(kept: str) -> None:
+    world = World()
+    places = np.argsort(np.argsort(-world.marked, axis=1), axis=1) + 1
+    answers = revealed({"ranks": 1.0 / places, "flattened": np.sqrt(world.marked)}.get(kept, world.marked), "scores")
+    if kept == "confident":
+        # Without its less confident half the thief answers nothing there.
+        answers = [a if w else None for a, w in zip(answers, world.marked.max(axis=1) > 0.5, strict=True)]
+    assert [each.client for each in world.find(answers).clients if each.named] == ["bob"]
+
+
+def test_stated_limit_a_thief_who_spreads_all_but_the_first_score_shows_no_target() -> None:
+    world = World()
+    first = world.marked.max(axis=1, keepdims=True)
+    rest = np.where(world.marked == first, first, (1 - first) / (CLASSES - 1))
+    assert not any(each.named for each in world.find(revealed(rest, "scores")).clients)
 
 
 def test_signs_are_tested_among_answered_probes_by_their_own_law() -> None:

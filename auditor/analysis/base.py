@@ -145,7 +145,7 @@ class Basis(ABC):
             futility_rate=self.futility_rate(null.rate),
         )
         if protocol.design is Design.FIXED:
-            rejected = len(outcomes) == protocol.n_keys and fixed_log10_p(outcome, null.rate) <= log10(levels.test)
+            rejected = len(outcomes) == protocol.n_asked and fixed_log10_p(outcome, null.rate) <= log10(levels.test)
             return Decided(rejected=rejected, futile=False, outcome=outcome)
         return Decided(
             rejected=outcome.decision is sequential.Decision.REJECT,
@@ -240,7 +240,7 @@ def gather_facts(
         null_rate=null.rate,
         rejected=decided.rejected,
         futile=decided.futile,
-        design_exhausted=protocol.design is Design.FIXED and len(grouped.keys) == protocol.n_keys,
+        design_exhausted=protocol.design is Design.FIXED and len(grouped.keys) == protocol.n_asked,
         code_p_value=None if code is None else code.p_value,
         contestable=contestable,
     )

@@ -42,6 +42,14 @@ def guard(
         float, typer.Option(min=0.0, max=0.005, help="Label channel: share of queries answered with a wrong class.")
     ] = 0.0,
     probes: Annotated[int, typer.Option(min=10, help="Probes that a suspect will be asked.")] = 500,
+    pool: Annotated[
+        int | None,
+        typer.Option(
+            min=10,
+            help="Probes to seal; the judge's nonce picks those that are asked. Default: twice --probes, or as many "
+            "as there are held-out pictures.",
+        ),
+    ] = None,
     probe_data: Annotated[
         ProbeChoice,
         typer.Option(help="Which probes; see auditor plan --scheme dynamarks. Mixtures are of two pictures."),
@@ -102,7 +110,7 @@ def guard(
             dataset=dataset,
             clients=tuple(name.strip() for name in clients.split(",")),
             settings=GuardSettings(mu=mu, sigma=mu / 2, bits=chosen_bits, depth=depth, label_share=label_share),
-            sizes=GuardSizes(n_probes=probes, n_controls=controls),
+            sizes=GuardSizes(n_probes=probes, n_pool=pool, n_controls=controls),
             seed=os.urandom(32),
             key=key,
             committed_at=_now(),
@@ -114,14 +122,15 @@ def guard(
     (folder / COMMITMENT_NAME).write_bytes(committed.envelope)
     if commit_only:
         write_draft(folder, committed, locks=locks)
-        console.say(f"committed: {folder / COMMITMENT_NAME}")
+        n_pool = len(committed.measured.reference)
+        console.say(f"committed: {folder / COMMITMENT_NAME}; {committed.n_probes} probes of {n_pool} will be asked")
         return
     _check_kept(committed, clients=clients, data=data)
     record = seal_guard(
         folder, committed=committed, model=loaded, dataset=dataset, key=key, sealed_at=_now(), source=source,
         randomness=drawn, locks=locks,
     )  # fmt: skip
-    _show(folder, record, as_json=as_json)
+    _show(folder, record, probes=f"{committed.n_probes} of {len(committed.measured.reference)}", as_json=as_json)
 
 
 def _signing_key(owner_key: Path | None, *, commitment: Path | None) -> "SigningKey":
@@ -146,7 +155,7 @@ def _now() -> str:
     return utc_text(datetime.now(UTC))
 
 
-def _show(folder: Path, record: "GuardRecord", *, as_json: bool) -> None:
+def _show(folder: Path, record: "GuardRecord", *, probes: str, as_json: bool) -> None:
     from auditor.canonical import parse_object
     from auditor.cli import console
     from auditor.guards.owner import RECORD_NAME
@@ -160,6 +169,7 @@ def _show(folder: Path, record: "GuardRecord", *, as_json: bool) -> None:
         ("first classes changed", f"{record.changed_first_class} of {record.n_queries}"),
         ("mean L1 change of an answer", f"{record.mean_l1:.4f}"),
         ("largest L1 change", f"{record.largest_l1:.4f}"),
+        ("probes that a suspect is asked, of the sealed pool", probes),
         ("cells of the table", str(record.n_cells)),
         ("cells whose target leads in the guard's own answers", f"{record.ranked_first:.3f}"),
     ]

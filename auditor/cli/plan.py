@@ -32,6 +32,7 @@ class PlanAnswers(StrEnum):
 
     LABELS = "labels"
     SCORES = "scores"
+    CONFIDENCE = "confidence"
 
 
 DEFAULT_NULL_RATE = {PlanScheme.NEW_LABEL: 0.07, PlanScheme.WRONG_LABEL: 1 / 9}
@@ -62,7 +63,7 @@ def plan(
         PlanAnswers | None,
         typer.Option(
             help="What the suspect reveals; scores add the rank tests (wrong-label only). Default: labels, but scores "
-            "for dynamarks."
+            "for dynamarks, which alone knows confidence (of the first label, second channel)."
         ),
     ] = None,
     classes: Annotated[int, typer.Option(help="Classes of the task, at least 3.")] = 10,
@@ -98,6 +99,8 @@ def plan(
         )  # fmt: skip
         plan_table(question_of_probes, as_json=json)
         return
+    if answers is PlanAnswers.CONFIDENCE:
+        raise typer.BadParameter("only a guard has a channel for confidences: --scheme dynamarks")
     labels = LabelSpace(scheme.value)
     try:
         if plot is not None and plot.suffix not in (".svg", ".png"):

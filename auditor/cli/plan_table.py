@@ -9,7 +9,7 @@ from auditor.cli import console
 if TYPE_CHECKING:
     from auditor.guards.planning import ProbePlan, ProbeQuestion
 
-SCHEMA = "mlaudit.plan-table/1"
+SCHEMA = "mlaudit.plan-table/2"
 DATA_WORDS = {
     "held-out": "held-out pictures of the task that nobody trained on and no client asked",
     "mixtures": "even mixtures of two held-out pictures, of low margin (auditor guard --probe-data mixtures)",
@@ -29,8 +29,9 @@ def plan_table(question: "ProbeQuestion", *, as_json: bool) -> None:
         f"{question.classes} classes, {question.bits} secret bits, alpha = {question.alpha:g} over {question.clients} "
         f"client{'' if question.clients == 1 else 's'}, power = {question.power:g}"
     )
+    choices = 2 if question.answers.value == "confidence" else question.classes - 1
     console.say(
-        f"smallest p of {question.n_cells} cells: 1e{-question.n_cells * log10(question.classes - 1):.1f}; more cells, "
+        f"smallest p of {question.n_cells} cells: 1e{-question.n_cells * log10(choices):.1f}; more cells, "
         "not more probes, make p smaller"
     )
     columns = ("data", "probes", "cells filled", "median log10 p", "power")
@@ -46,7 +47,9 @@ def plan_table(question: "ProbeQuestion", *, as_json: bool) -> None:
 
 
 def advice(question: "ProbeQuestion", plans: "tuple[ProbePlan, ...]") -> str:
-    """Return the one line that says what to seal."""
+    """Return the one line that says what to ask and to seal."""
+    from auditor.guard_keys import POOL_FACTOR
+
     enough = [(plan.enough.probes, plan) for plan in plans if plan.enough is not None]
     if not enough:
         return (
@@ -54,10 +57,15 @@ def advice(question: "ProbeQuestion", plans: "tuple[ProbePlan, ...]") -> str:
             f"{question.power:g}: more bits, a stronger mark, a larger level or a suspect that reveals more is needed"
         )
     probes, plan = min(enough, key=lambda item: item[0])
-    return f"seal at least {probes:,} probes ({plan.data.value}) for power {question.power:g}"
+    return (
+        f"ask at least {probes:,} probes ({plan.data.value}) for power {question.power:g}, picked by the judge's nonce "
+        f"from a sealed pool of {POOL_FACTOR * probes:,}"
+    )
 
 
 def _as_json(question: "ProbeQuestion", plans: "tuple[ProbePlan, ...]") -> dict[str, JsonValue]:
+    from auditor.guard_keys import POOL_FACTOR
+
     return {
         "schema": SCHEMA,
         "scheme": "dynamarks",
@@ -74,7 +82,8 @@ def _as_json(question: "ProbeQuestion", plans: "tuple[ProbePlan, ...]") -> dict[
             {
                 "data": plan.data.value,
                 "source": plan.source,
-                "seal_at_least": None if plan.enough is None else plan.enough.probes,
+                "ask_at_least": None if plan.enough is None else plan.enough.probes,
+                "pool": None if plan.enough is None else POOL_FACTOR * plan.enough.probes,
                 "tried": [
                     {
                         "probes": each.probes,

@@ -56,7 +56,7 @@ def recompute_results(
     keyset_id = fields.hex("keyset_id", n_bytes=16)
     sealed_in = fields.hex("seal_sha256", n_bytes=32)
     alpha = fields.decimal("alpha", low=0.0, high=seal.protocol.alpha)
-    max_keys = fields.integer("max_keys", low=1, high=seal.protocol.n_keys)
+    max_keys = fields.integer("max_keys", low=1, high=seal.protocol.n_asked)
     deviations = fields.texts("deviations")
     fields.hex("judge_nonce")
     suspect = _suspect(fields.raw("suspect"))

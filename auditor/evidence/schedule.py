@@ -46,7 +46,8 @@ def draw_schedule(protocol: Protocol, *, judge: bytes | None = None) -> tuple[Pr
     seed, so that a suspect cannot tell by position what is a key; ``n_repeats`` of these probes are asked again,
     at random places after their first asking. Stage 2 asks the remaining keys. Keys keep their sealed order
     throughout, because each step of the e-process belongs to one drawn key; with a judge's nonce they keep the order
-    that the nonce draws, and the nonce thereby decides which keys are asked at all.
+    that the nonce draws, and the nonce thereby decides which keys are asked at all. A guard's probes come from a pool
+    of which only stage 1 is asked: which ones is drawn by the nonce, and by the sealed seed where there is none.
 
     Args:
         protocol: the sealed protocol.
@@ -61,7 +62,8 @@ def draw_schedule(protocol: Protocol, *, judge: bytes | None = None) -> tuple[Pr
         raise SealError("the seal states more repeats than there are samples to repeat")
     n_samples = protocol.n_keys + protocol.n_shams + protocol.n_controls
     stream = DrawStream(bytes.fromhex(protocol.order_seed) if judge is None else judge)
-    keys = tuple(range(protocol.n_keys)) if judge is None else stream.permutation(protocol.n_keys)
+    in_sealed_order = judge is None and protocol.n_asked == protocol.n_keys
+    keys = tuple(range(protocol.n_keys)) if in_sealed_order else stream.permutation(protocol.n_keys)
     opening = [*keys[: protocol.opening_keys], *range(protocol.n_keys, n_samples)]
 
     shuffled = [opening[i] for i in stream.permutation(len(opening))]
@@ -73,7 +75,7 @@ def draw_schedule(protocol: Protocol, *, judge: bytes | None = None) -> tuple[Pr
     for index in stream.choose(shuffled, protocol.n_repeats):
         first = asked.index((index, False))
         asked.insert(first + 1 + stream.integer(len(asked) - first), (index, True))
-    asked += [(index, False) for index in keys[protocol.opening_keys :]]
+    asked += [(index, False) for index in keys[protocol.opening_keys : protocol.n_asked]]
     return tuple(
         Probe(position=position, index=index, kind=kind_at(protocol, index), repeat=repeat)
         for position, (index, repeat) in enumerate(asked)

@@ -47,15 +47,19 @@ def read_draft(folder: Path, *, key: SigningKey, unlocks: encryption.Unlocks | N
         raise UsageError("the owner's key is not the one that was committed with")
     if commitment.generator.settings.get(MEASURED_SETTING) != measured.measured_sha256():
         raise UsageError("the measurements are not those that were committed to")
-    n_repeats, data_name = commitment.plan["n_repeats"], commitment.generator.settings.get("data")
+    n_probes, n_repeats = commitment.plan["opening_keys"], commitment.plan["n_repeats"]
+    data_name = commitment.generator.settings.get("data")
     probe_data = commitment.generator.settings.get(PROBE_DATA_SETTING, ProbeData.HELD_OUT.value)
-    if not isinstance(n_repeats, int) or not isinstance(data_name, str) or probe_data not in tuple(ProbeData):
+    if not (isinstance(n_probes, int) and isinstance(n_repeats, int) and isinstance(data_name, str)):
+        raise UsageError(f"{DRAFT_NAME}: belongs to another kind of commitment")
+    if probe_data not in tuple(ProbeData):
         raise UsageError(f"{DRAFT_NAME}: belongs to another kind of commitment")
     return CommittedGuard(
         seed=arrays["seed"].tobytes(),
         measured=measured,
         carriers=material.carriers,
         data=data_name,
+        n_probes=n_probes,
         n_repeats=n_repeats,
         envelope=material.commitment,
         probe_data=ProbeData(probe_data),

@@ -59,9 +59,12 @@ SMALLEST_LEVEL = 1e-300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardSizes:
-    """How many samples are sealed; all of them are asked."""
+    """How many samples are sealed; controls are all asked, probes are picked from the pool by the judge's nonce."""
 
     n_probes: int = 500
+    """Probes that a suspect is asked."""
+    n_pool: int | None = None
+    """Probes that they are picked from; None for twice as many, or for all pictures where there are fewer."""
     n_controls: int = 40
     n_repeats: int = 20
 
@@ -76,6 +79,8 @@ class CommittedGuard:
     carriers: Carriers
     data: str
     """Name of the data set."""
+    n_probes: int
+    """Probes that are asked; the carriers hold the pool."""
     n_repeats: int
     envelope: bytes
     """Bytes of ``k.commit.json``."""
@@ -169,6 +174,7 @@ def commit_guard(
         measured=measured,
         carriers=carriers,
         data=dataset.name,
+        n_probes=sizes.n_probes,
         n_repeats=sizes.n_repeats,
         envelope=sign_commitment(commitment, key),
         probe_data=probe_data,
@@ -200,8 +206,10 @@ def seal_guard(
         raise UsageError(str(error)) from error
     guard = draw_guard(committed.measured, secret)
     guard_bytes = pack_guard(guard)
-    probes, controls = (len(committed.carriers.rows(kind)) for kind in (SampleKind.KEY, SampleKind.CONTROL))
-    sizes = GuardSizes(n_probes=probes, n_controls=controls, n_repeats=committed.n_repeats)
+    pool, controls = (len(committed.carriers.rows(kind)) for kind in (SampleKind.KEY, SampleKind.CONTROL))
+    sizes = GuardSizes(
+        n_probes=committed.n_probes, n_pool=pool, n_controls=controls, n_repeats=committed.n_repeats
+    )  # fmt: skip
     samples, inputs = guard_samples(committed.carriers, guard.reference)
     record = measure(guard, model=model, dataset=dataset)
     plain = _generator(guard, committed.data, committed.probe_data)
@@ -247,6 +255,8 @@ def seal_guard(
         "seal_sha256": sha256_hex(envelope),
         "owner_fingerprint": key.fingerprint,
         "n_clients": len(guard.clients),
+        "n_probes": sizes.n_probes,
+        "n_pool": pool,
         "settings": guard.settings.as_json(),
         "measured": record.as_json(),
     }
@@ -303,7 +313,7 @@ def _protocol(guard: GuardKeys, secret: Secret, *, sizes: GuardSizes, record: Gu
         scheme=SCHEME,
         scheme_version=VERSION,
         propositions=PROPOSITIONS,
-        n_keys=sizes.n_probes,
+        n_keys=len(guard.reference),
         opening_keys=sizes.n_probes,
         n_shams=0,
         n_sham_patterns=0,

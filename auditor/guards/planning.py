@@ -20,6 +20,8 @@ class Revealed(StrEnum):
     """What the suspect's answers hold."""
 
     SCORES = "scores"
+    CONFIDENCE = "confidence"
+    """First label and its score, where the guard has the second channel."""
     LABELS = "labels"
 
 
@@ -31,6 +33,9 @@ class Measured:
     """As in the benchmark."""
     mu: float
     queries: int
+    bits: int = 1
+    depth: float = 0.0
+    """Relative change of the strength by a drawn sign; 0 without the second channel."""
     other: bool = False
     """True for another architecture than the guarded model's."""
     agreement: float
@@ -40,6 +45,8 @@ class Measured:
 
 
 USUAL_MU, USUAL_QUERIES = 0.1, 15_000
+NEAR_AGREEMENT = 0.02
+"""How far from a measured agreement the shape of its confidences is still used."""
 MEASURED: tuple[Measured, ...] = (
     Measured(
         name="soft-1000",
@@ -52,6 +59,32 @@ MEASURED: tuple[Measured, ...] = (
             (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.2046, shift_sd=0.1344, spread=0.1280, noise=0.2363),
             (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0134, shift_sd=0.0235, spread=0.0090, noise=0.1033),
             (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0259, shift_sd=0.0543, spread=0.0529, noise=0.2129),
+        },
+    ),
+    Measured(
+        name="mu-0.005",
+        mu=0.005,
+        queries=15_000,
+        agreement=0.9425,
+        seeds=3,
+        shapes={
+            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.1189, shift_sd=0.0704, spread=0.0770, noise=0.2092),
+            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.0475, shift_sd=0.0608, spread=0.0659, noise=0.1750),
+            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=-0.0006, shift_sd=0.0133, spread=0.0097, noise=0.0692),
+            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0043, shift_sd=0.0360, spread=0.0369, noise=0.1911),
+        },
+    ),
+    Measured(
+        name="mu-0.01",
+        mu=0.01,
+        queries=15_000,
+        agreement=0.9374,
+        seeds=3,
+        shapes={
+            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.1798, shift_sd=0.0894, spread=0.0878, noise=0.2141),
+            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.0658, shift_sd=0.0742, spread=0.0716, noise=0.1776),
+            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0006, shift_sd=0.0132, spread=0.0105, noise=0.0718),
+            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0062, shift_sd=0.0454, spread=0.0397, noise=0.1923),
         },
     ),
     Measured(
@@ -133,6 +166,47 @@ MEASURED: tuple[Measured, ...] = (
             (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0419, shift_sd=0.0875, spread=0.0520, noise=0.2071),
         },
     ),
+    Measured(
+        name="depth-1",
+        mu=0.1,
+        queries=15_000,
+        depth=0.8,
+        agreement=0.9240,
+        seeds=3,
+        shapes={
+            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.2982, shift_sd=0.1635, spread=0.1335, noise=0.2304),
+            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.1502, shift_sd=0.1414, spread=0.1174, noise=0.1991),
+            (Revealed.CONFIDENCE, ProbeData.HELD_OUT): Shape(
+                shift=0.0807, shift_sd=0.0000, spread=0.0295, noise=0.1654
+            ),
+            (Revealed.CONFIDENCE, ProbeData.MIXTURES): Shape(
+                shift=0.0161, shift_sd=0.0000, spread=0.0371, noise=0.3151
+            ),
+            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0049, shift_sd=0.0145, spread=0.0091, noise=0.0770),
+            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0376, shift_sd=0.0732, spread=0.0468, noise=0.2024),
+        },
+    ),
+    Measured(
+        name="depth-2",
+        mu=0.1,
+        queries=15_000,
+        bits=2,
+        depth=0.8,
+        agreement=0.9339,
+        seeds=3,
+        shapes={
+            (Revealed.SCORES, ProbeData.HELD_OUT): Shape(shift=0.2599, shift_sd=0.2013, spread=0.1632, noise=0.2262),
+            (Revealed.SCORES, ProbeData.MIXTURES): Shape(shift=0.1029, shift_sd=0.1199, spread=0.1144, noise=0.1893),
+            (Revealed.CONFIDENCE, ProbeData.HELD_OUT): Shape(
+                shift=0.0695, shift_sd=0.0000, spread=0.0412, noise=0.1672
+            ),
+            (Revealed.CONFIDENCE, ProbeData.MIXTURES): Shape(
+                shift=0.0083, shift_sd=0.0000, spread=0.0631, noise=0.3002
+            ),
+            (Revealed.LABELS, ProbeData.HELD_OUT): Shape(shift=0.0004, shift_sd=0.0182, spread=0.0098, noise=0.0750),
+            (Revealed.LABELS, ProbeData.MIXTURES): Shape(shift=0.0209, shift_sd=0.0722, spread=0.0524, noise=0.1969),
+        },
+    ),
 )
 """Means over the seeds; the tests compute them again from the benchmark's record."""
 
@@ -154,6 +228,8 @@ class ProbeQuestion:
     def __post_init__(self) -> None:
         if not (0 < self.alpha < 1 and 0 < self.power < 1):
             raise UsageError("plan: level and power must lie between 0 and 1")
+        if self.answers is Revealed.CONFIDENCE and not self.bits:
+            raise UsageError("plan: confidences need one secret bit at least, to compare cells within a class")
         if self.classes < MIN_CLASSES or not 0 <= self.bits <= MAX_BITS or self.clients < 1:
             raise UsageError(f"plan: from {MIN_CLASSES} classes, 0-{MAX_BITS} bits and at least one client")
 
@@ -190,16 +266,38 @@ def plan_probes(question: ProbeQuestion) -> tuple[ProbePlan, ...]:
     """
     plans = []
     for data in ProbeData:
-        shape = expected_shape(question.mu, question.agreement, revealed=question.answers, data=data)
+        signs = question.answers is Revealed.CONFIDENCE
+        if signs:
+            shape = confidence_shape(question, data=data)
+        else:
+            shape = expected_shape(question.mu, question.agreement, revealed=question.answers, data=data)
         enough, tried = fewest_probes(
             shape,
             n_cells=question.n_cells,
             n_choices=question.classes - 1,
             level=question.level,
             power=question.power,
+            cells_per_class=1 << question.bits if signs else 0,
         )
-        plans.append(ProbePlan(data=data, source=_source(shape), enough=enough, tried=tried, most=NUMBERS[-1]))
+        plans.append(
+            ProbePlan(data=data, source=_source(shape, signs=signs), enough=enough, tried=tried, most=NUMBERS[-1])
+        )
     return tuple(plans)
+
+
+def confidence_shape(question: ProbeQuestion, *, data: ProbeData) -> Shape:
+    """Return the measured shape of a surrogate's confidences; nothing is interpolated between so few.
+
+    Raises:
+        UsageError: strength, bits or agreement are not those that were measured.
+    """
+    known = [each for each in MEASURED if each.depth]
+    for each in known:
+        same = (each.mu, each.bits) == (question.mu, question.bits)
+        if same and abs(each.agreement - question.agreement) <= NEAR_AGREEMENT:
+            return each.shapes[Revealed.CONFIDENCE, data]
+    told = "; ".join(f"mu {each.mu:g}, {each.bits} bits, agreement {each.agreement:.2f}" for each in known)
+    raise UsageError(f"plan: confidences were measured for depth {known[0].depth:g} only, at {told}")
 
 
 def expected_shape(mu: float, agreement: float, *, revealed: Revealed, data: ProbeData) -> Shape:
@@ -211,8 +309,9 @@ def expected_shape(mu: float, agreement: float, *, revealed: Revealed, data: Pro
     Raises:
         UsageError: strength or agreement lie outside what was measured.
     """
-    by_mu = sorted((each for each in MEASURED if each.queries == USUAL_QUERIES and not each.other), key=lambda m: m.mu)
-    by_agreement = sorted((each for each in MEASURED if each.mu == USUAL_MU), key=lambda m: m.agreement)
+    plain = [each for each in MEASURED if not each.depth]
+    by_mu = sorted((each for each in plain if each.queries == USUAL_QUERIES and not each.other), key=lambda m: m.mu)
+    by_agreement = sorted((each for each in plain if each.mu == USUAL_MU), key=lambda m: m.agreement)
     for what, value, known in (
         ("mu", mu, [each.mu for each in by_mu]),
         ("agreement", agreement, [each.agreement for each in by_agreement]),
@@ -235,5 +334,9 @@ def _between(at: float, places: Sequence[float], shapes: Sequence[Shape]) -> Sha
     return Shape(shift=shift, shift_sd=shift_sd, spread=spread, noise=noise)
 
 
-def _source(shape: Shape) -> str:
+def _source(shape: Shape, *, signs: bool) -> str:
+    if signs:
+        return (
+            f"expected fall of confidence by a sign {shape.shift:.4f} of the ranks, of other causes {shape.spread:.4f}"
+        )
     return f"expected lead of a target {shape.shift:.3f}, spread of other classes {shape.spread:.3f}"

@@ -56,7 +56,7 @@ def key_figures(tree: Tree) -> tuple[tuple[str, str], ...]:
     return (
         (hits, f"cells in which {led(tree)}"),
         (rate(tree.number("/null/rate")), "of the cells would, at an independent model, by the draw"),
-        (str(tree.integer("/queries/keys")), "probes asked, all of the sealed design"),
+        (str(tree.integer("/queries/keys")), "probes asked, as many as the sealed design says"),
         (named[0] if len(named) == 1 else str(len(named)), "client named by the test" if named else "clients named"),
     )
 

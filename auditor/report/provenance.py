@@ -272,6 +272,7 @@ def _protocol(protocol: Tree, tree: Tree) -> tuple[Row, ...]:
     if protocol.text("/design") == Design.FIXED:
         detect = f"{share('p_min')}; a fixed design has no futility stop"
     drawn = drawn_labels.applies(tree) or drawn_table.applies(tree)
+    asked = f"{count('opening_keys')} of {count('n_keys')}" if drawn_table.applies(tree) else count("n_keys")
     return (
         Row(label="Level of the claim", value=f"{share('alpha')} sealed; {level(tree.number('/test/alpha'))} used"),
         Row(label="Share of it for the null bound", value="none; the draw supplies the rate" if drawn
@@ -281,7 +282,7 @@ def _protocol(protocol: Tree, tree: Tree) -> tuple[Row, ...]:
         Row(label="Hit rate to be detected", value=detect),
         Row(label="Design", value=clean(protocol.text("/design"))),
         Row(label="First stage", value=stage),
-        Row(label="Keys that may be asked", value=count("n_keys")),
+        Row(label="Keys that may be asked", value=asked),
         Row(label="Conditions for a conclusion", value=limits),
         Row(label="Measured on the owner's model at sealing", value=forecast),
     )  # fmt: skip

@@ -189,7 +189,7 @@ def sign_head_again(made: Made) -> None:
     """Sign the head of the transcript as it stands, without its former time stamp."""
     read_transcript((made.folder / "transcript.jsonl").read_bytes())
     for name in ("transcript.head.dsse.json", HEAD_TOKEN):
-        (made.folder / name).unlink()
+        (made.folder / name).unlink(missing_ok=True)
     bundle_files.write_head(made.folder, examiner=made.examiner, clock=lambda: bundles.START)
 
 

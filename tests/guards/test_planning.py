@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import astuple
 from pathlib import Path
 
@@ -9,7 +10,14 @@ from typer.testing import CliRunner
 from auditor.cli.app import app
 from auditor.errors import UsageError
 from auditor.guard_keys import ProbeData
-from auditor.guards.planning import MEASURED, ProbeQuestion, Revealed, expected_shape, plan_probes
+from auditor.guards.planning import (
+    MEASURED,
+    ProbeQuestion,
+    Revealed,
+    confidence_shape,
+    expected_shape,
+    plan_probes,
+)
 from auditor.stats.table_forecast import forecast
 
 RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "dynamarks.trials.jsonl"
@@ -45,10 +53,10 @@ def test_the_planner_rests_on_the_record_of_the_benchmark() -> None:
 
 
 @pytest.mark.parametrize("data", ProbeData)
-@pytest.mark.parametrize("revealed", Revealed)
+@pytest.mark.parametrize("revealed", [Revealed.SCORES, Revealed.LABELS])
 def test_measured_surrogates_are_met_and_others_lie_between(revealed: Revealed, data: ProbeData) -> None:
     usual = next(each for each in MEASURED if each.name == "soft-15000")
-    for each in MEASURED:
+    for each in (each for each in MEASURED if not each.depth):
         agreement = each.agreement if each.mu == usual.mu else usual.agreement
         found = expected_shape(each.mu, agreement, revealed=revealed, data=data)
         assert astuple(found) == pytest.approx(astuple(each.shapes[revealed, data]), rel=1e-6)
@@ -87,17 +95,24 @@ def test_the_command_says_how_many_probes_of_which_data() -> None:
     told = plan("--power", 0.9)
     assert "held-out pictures of the task" in told
     last = told.strip().splitlines()[-1]
-    assert last.startswith("seal at least ")
-    assert last.endswith(" probes (held-out) for power 0.9")
+    told_numbers = re.fullmatch(
+        r"ask at least ([\d,]+) probes \(held-out\) for power 0\.9, picked by the judge's nonce from a sealed pool of "
+        r"([\d,]+)",
+        last,
+    )
+    assert told_numbers is not None, last
+    asked, pool = (int(number.replace(",", "")) for number in told_numbers.groups())
+    assert pool == 2 * asked
     assert "no number of probes" in plan("--bits", 0, "--classes", 3).strip().splitlines()[-1]
 
 
 def test_json_is_one_object_and_says_the_same() -> None:
     found = json.loads(plan("--power", 0.9, "--clients", 10, "--json"))
-    assert found["schema"] == "mlaudit.plan-table/1"
+    assert found["schema"] == "mlaudit.plan-table/2"
     assert float(found["level"]) == pytest.approx(1e-7)
     by_data = {each["data"]: each for each in found["plans"]}
-    chosen = by_data["held-out"]["seal_at_least"]
+    chosen = by_data["held-out"]["ask_at_least"]
+    assert by_data["held-out"]["pool"] == 2 * chosen
     tried = {each["probes"]: float(each["power"]) for each in by_data["held-out"]["tried"]}
     assert tried[chosen] >= 0.9
     assert all(power < 0.9 for number, power in tried.items() if number < chosen)
@@ -108,3 +123,33 @@ def test_more_clients_need_no_fewer_probes() -> None:
     assert one is not None
     assert many is not None
     assert many.probes >= one.probes
+
+
+def test_confidences_are_planned_where_they_were_measured() -> None:
+    """The forecast of the second channel against the p-values of the same surrogates, by number of probes."""
+    recorded: dict[str, list[dict]] = {}
+    for line in RECORD.read_text().splitlines():
+        trial = json.loads(line)
+        if trial["name"].startswith("shape of depth-"):
+            recorded.setdefault(trial["name"].removeprefix("shape of "), []).append(trial["measured"])
+    for each in (each for each in MEASURED if each.depth):
+        question = ProbeQuestion(bits=each.bits, agreement=each.agreement, answers=Revealed.CONFIDENCE)
+        assert (
+            confidence_shape(question, data=ProbeData.HELD_OUT) == each.shapes[Revealed.CONFIDENCE, ProbeData.HELD_OUT]
+        )
+        for number in (500, 2_000):
+            found = forecast(
+                each.shapes[Revealed.CONFIDENCE, ProbeData.HELD_OUT], n_cells=question.n_cells, n_choices=2,
+                probes=number, level=1e-3, cells_per_class=1 << each.bits, rounds=60,
+            )  # fmt: skip
+            seen = [one["confidence held-out"]["log10_p"][str(number)] for one in recorded[each.name]]
+            assert min(seen) - 2 <= found.log10_p <= max(seen) + 2
+
+
+def test_confidences_elsewhere_are_not_guessed() -> None:
+    assert "confidences were measured" in plan("--answers", "confidence", "--mu", 0.05, code=2)
+    assert "one secret bit" in plan("--answers", "confidence", "--bits", 0, code=2)
+    told = plan("--answers", "confidence", "--bits", 2, "--alpha", 0.001, "--power", 0.8)
+    assert "smallest p of 40 cells: 1e-12.0" in told
+    refused = CliRunner().invoke(app, ["plan", "--scheme", "wrong-label", "--answers", "confidence"])
+    assert refused.exit_code == 2

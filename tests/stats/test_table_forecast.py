@@ -3,6 +3,7 @@ import pytest
 from scipy import stats
 
 from auditor.stats.keyed_cells import cell_table, table_test
+from auditor.stats.keyed_signs import sign_table
 from auditor.stats.table_forecast import Shape, fewest_probes, forecast
 
 CLASSES, BITS = 10, 1
@@ -93,3 +94,32 @@ def test_the_same_seed_gives_the_same_forecast() -> None:
     assert first == again
     with pytest.raises(ValueError, match="start at"):
         forecast(shape, n_cells=10, n_choices=1, probes=100, level=1e-3)
+
+
+@pytest.mark.parametrize(("bits", "shift", "probes"), [(1, 0.05, 400), (2, 0.05, 800), (2, 0.0, 400)])
+def test_the_forecast_of_signs_is_that_of_simulated_audits(bits: int, shift: float, probes: int) -> None:
+    """Confidences with falls by fair signs, through the audit's own table of signs; classes drift as they like."""
+    generator, per_class = np.random.default_rng(9), 1 << bits
+    n_cells, spread, noise, p_values = CLASSES * per_class, 0.01, 0.15, []
+    for _ in range(60):
+        signs = generator.choice([-1, 1], size=n_cells)
+        cells = generator.integers(0, n_cells, size=probes)
+        level = shift * signs + spread * generator.normal(size=n_cells)
+        drift = generator.normal(size=CLASSES)
+        drops = level[cells] + drift[cells // per_class] + noise * generator.normal(size=probes)
+        table = sign_table(drops=drops, cells=cells, labels=cells // per_class)
+        p_values.append(table_test(table, targets=signs.tolist(), seed=bytes(32), draws=1).log10_p)
+    limit = 10.0 ** float(np.median(p_values)) if shift else 1e-2
+    found = forecast(
+        Shape(shift=shift, shift_sd=0.0, spread=spread, noise=noise), n_cells=n_cells, n_choices=2, probes=probes,
+        level=limit, cells_per_class=per_class, rounds=60,
+    )  # fmt: skip
+    assert found.log10_p == pytest.approx(float(np.median(p_values)), abs=1.0)
+    assert found.power == pytest.approx(float(np.mean([p <= np.log10(limit) for p in p_values])), abs=0.25)
+
+
+def test_one_cell_to_a_class_shows_no_sign() -> None:
+    shape = Shape(shift=1.0, shift_sd=0.0, spread=0.0, noise=0.0)
+    assert forecast(shape, n_cells=10, n_choices=2, probes=500, level=0.5, cells_per_class=1, rounds=5).power == 0.0
+    with pytest.raises(ValueError, match="as many cells"):
+        forecast(shape, n_cells=10, n_choices=2, probes=500, level=0.5, cells_per_class=4)
