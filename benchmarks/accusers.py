@@ -12,7 +12,6 @@ line in `tests/accusers/`. One line of `benchmarks/results/accusers.trials.jsonl
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from new_label import environment
+from kept import keep, kept_lines
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "accusers"))
 
@@ -307,26 +306,16 @@ def run_single_patterns(options: argparse.Namespace) -> None:
         model = transferable.independent(dataset, seed=seed)
         for beta in (0.4, 1.0, 10.0):
             found = single_patterns(model, dataset, beta=beta, draws=200)
-            keep({"data": "", "seed": seed, "attack": "single patterns", **found})
-
-
-def kept() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in TRIALS.read_text().splitlines()] if TRIALS.exists() else []
-
-
-def keep(record: dict[str, Any]) -> None:
-    TRIALS.parent.mkdir(exist_ok=True)
-    with TRIALS.open("a") as file:
-        file.write(json.dumps({**record, **environment()}, sort_keys=True) + "\n")
+            keep(TRIALS, {"data": "", "seed": seed, "attack": "single patterns", **found})
 
 
 def run(options: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(1)
-    done = {(t["data"], t["seed"], t["attack"]) for t in kept()}
+    done = {(t["data"], t["seed"], t["attack"]) for t in kept_lines(TRIALS)}
     if ("", 0, "simulated grinding") not in done:
-        keep({"data": "", "seed": 0, "attack": "simulated grinding", **simulated_grinding()})
+        keep(TRIALS, {"data": "", "seed": 0, "attack": "simulated grinding", **simulated_grinding()})
     for data in options.data:
         for seed in options.seeds:
             if all((data, seed, name) in done for name in TITLES):
@@ -336,7 +325,7 @@ def run(options: argparse.Namespace) -> None:
                 for attack, work in attacks(world, Path(name)):
                     if (data, seed, attack) not in done:
                         found = work()
-                        keep({"data": data, "seed": seed, "attack": attack, **found})
+                        keep(TRIALS, {"data": data, "seed": seed, "attack": attack, **found})
                         print(data, seed, attack, found, file=sys.stderr, flush=True)
 
 
@@ -397,7 +386,7 @@ def main() -> None:
     single.add_argument("--seeds", nargs="+", type=int, default=[31, 32])
     single.set_defaults(work=run_single_patterns)
     writer = commands.add_parser("render", help="write the page from the kept trials")
-    writer.set_defaults(work=lambda _: PAGE.write_text(page(kept())))
+    writer.set_defaults(work=lambda _: PAGE.write_text(page(kept_lines(TRIALS))))
     options = parser.parse_args()
     options.work(options)
 

@@ -30,7 +30,7 @@ from dynamarks_render import render
 from dynamarks_suspects import SETTINGS, SUSPECT_NAMES, suspects
 from dynamarks_thieves import THIEF_SETTINGS, THIEVES, thieves
 from dynamarks_world import World
-from new_label import environment
+from kept import environment
 
 TRIALS = Path(__file__).parent / "results" / "dynamarks.trials.jsonl"
 

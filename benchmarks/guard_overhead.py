@@ -17,7 +17,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from new_label import environment
+from kept import environment
 
 GOAL = 0.05
 BATCHES = (1, 16, 64, 256)

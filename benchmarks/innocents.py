@@ -28,7 +28,7 @@ from typing import Any
 import innocents_keys as keysets
 import innocents_models as models
 import numpy as np
-from new_label import environment
+from kept import keep, kept_by_id
 
 from auditor.audit import Request, run_audit
 from auditor.canonical import sha256_hex
@@ -253,34 +253,12 @@ def planned_controls(data: str) -> list[tuple[str, int]]:
     return [(s, n) for s in keysets.SEALED for n in numbers if n < keysets.ANCESTOR or s != "dawn"]
 
 
-def kept() -> dict[str, dict[str, Any]]:
-    """Return the kept lines by identity."""
-    found: dict[str, dict[str, Any]] = {}
-    for line in TRIALS.read_text().splitlines() if TRIALS.exists() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # the last line of a killed run
-        found[record["id"]] = record
-    return found
-
-
-def keep(record: Mapping[str, Any]) -> None:
-    """Add a line; several processes may write."""
-    where = environment()
-    line = json.dumps({**record, "commit": where["commit"], "machine": where["machine"]}, separators=(",", ":"))
-    with TRIALS.open("a") as file:
-        file.write(line + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def run(options: argparse.Namespace) -> None:
     """Run the trials that are not kept yet."""
     import torch
 
     torch.set_num_threads(1)
-    examiner, done = SigningKey.generate(), kept()
+    examiner, done = SigningKey.generate(), kept_by_id(TRIALS)
     wanted = planned(options.data, options.rounds or ROUNDS[options.data])
     share, shares = (int(part) for part in options.share.split("/"))
     todo = [t for t in wanted if t.identity not in done and t.index % shares == share]
@@ -292,7 +270,7 @@ def run(options: argparse.Namespace) -> None:
             # A line that is missing is counted as missing by the page; the others go on.
             traceback.print_exc()
             continue
-        keep(record)
+        keep(TRIALS, record)
         told_of = [a.get("status", a.get("error")) for a in record["audits"]]
         print(f"{count}/{len(todo)} {trial.innocent.group}: {record['cpu_s']} {told_of}", file=sys.stderr, flush=True)
 
@@ -302,12 +280,12 @@ def controls(options: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(1)
-    examiner, done = SigningKey.generate(), kept()
+    examiner, done = SigningKey.generate(), kept_by_id(TRIALS)
     for scheme, number in planned_controls(options.data):
         if digest([FORMAT, "control", options.data, scheme, number]) in done:
             continue
         record = run_control(options.data, scheme, number, examiner)
-        keep(record)
+        keep(TRIALS, record)
         print(scheme, number, record["control"].get("status"), file=sys.stderr, flush=True)
 
 
@@ -315,7 +293,7 @@ def render(_: argparse.Namespace) -> None:
     """Write the page."""
     from innocents_render import page
 
-    lines = list(kept().values())
+    lines = list(kept_by_id(TRIALS).values())
     if not lines:
         raise SystemExit("no kept lines: run `python benchmarks/innocents.py run` first")
     current = {trial.identity for data in ROUNDS for trial in planned(data, ROUNDS[data])}

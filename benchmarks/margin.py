@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from new_label import environment
+from kept import keep, kept_by_id, kept_lines
 
 from auditor import analysis, datasets
 from auditor.attacks.base import AttackData
@@ -257,19 +257,8 @@ def stopped(sealed: KeySet, protocol: Protocol, answers: list[Answer]) -> dict[s
     return found
 
 
-def kept() -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for line in TRIALS.read_text().splitlines() if TRIALS.exists() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # the last line of a killed run
-        found[record["id"]] = record
-    return found
-
-
 def run(options: argparse.Namespace) -> None:
-    done = kept()
+    done = kept_by_id(TRIALS)
     wanted = [trial for trial in planned(options.part, options.seeds) if trial.scheme in options.schemes]
     if options.radius is not None:
         wanted = [replace(trial, radius=options.radius) for trial in wanted]
@@ -282,22 +271,19 @@ def run(options: argparse.Namespace) -> None:
     with ProcessPoolExecutor(max_workers=options.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         for count, future in enumerate(as_completed([pool.submit(run_trial, trial) for trial in todo]), start=1):
             record = future.result()
-            with TRIALS.open("a") as file:
-                file.write(json.dumps({**record, **environment()}, sort_keys=True) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            keep(TRIALS, record)
             print(f"{count}/{len(todo)} {record['trial']}", file=sys.stderr, flush=True)
 
 
 def render(_: argparse.Namespace) -> None:
     from margin_render import page
 
-    trials = list(kept().values())
+    trials = list(kept_by_id(TRIALS).values())
     if not trials:
         raise SystemExit("no kept trials: run `python benchmarks/margin.py run` first")
     trials.sort(key=lambda record: json.dumps(record["trial"], sort_keys=True))
     SUMMARY.write_text(json.dumps({"format": FORMAT, "trials": trials}, indent=1, sort_keys=True) + "\n")
-    explored = [json.loads(line) for line in EXPLORED.read_text().splitlines()] if EXPLORED.exists() else []
+    explored = kept_lines(EXPLORED)
     PAGE.write_text(page(trials, explored=explored, notes=NOTES.read_text()))
     print(f"written: {SUMMARY} and {PAGE}", file=sys.stderr)
 

@@ -12,8 +12,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
-import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kept import keep, kept_by_id
 
 from auditor import datasets
 from auditor.attacks.base import half_test
@@ -193,23 +192,10 @@ def without_twin(trial: Trial, scheme: PatternScheme, plan: TrainingPlan) -> dic
     return {key: value for key, value in record.items() if key not in ("twin_accuracy", "misses")}
 
 
-def kept() -> dict[str, dict[str, Any]]:
-    if not TRIALS.exists():
-        return {}
-    found = {}
-    for line in TRIALS.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # the last line of a killed run
-        found[record["id"]] = record
-    return found
-
-
 def run(options: argparse.Namespace) -> None:
     names = ("digits", "fashion-mnist") if options.data == "all" else (options.data,)
     parts = {"full", "published", "sweep"} if options.part == "all" else {options.part}
-    done = kept()
+    done = kept_by_id(TRIALS)
     todo = [t for name in names for t in planned(name, parts) if t.identity not in done]
     print(f"{len(todo)} trials to run, {len(done)} kept", file=sys.stderr)
     RESULTS.mkdir(exist_ok=True)
@@ -219,45 +205,15 @@ def run(options: argparse.Namespace) -> None:
     with ProcessPoolExecutor(max_workers=options.workers, mp_context=context) as pool:
         futures = {pool.submit(run_trial, trial): trial for trial in todo}
         for count, future in enumerate(as_completed(futures), start=1):
-            record = future.result()
-            with TRIALS.open("a") as file:
-                file.write(json.dumps({**record, **environment()}, sort_keys=True) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            keep(TRIALS, future.result())
             minutes = (time.monotonic() - started) / 60
             print(f"{count}/{len(todo)} {minutes:.1f} min {futures[future]}", file=sys.stderr, flush=True)
-
-
-def environment() -> dict[str, str]:
-    import torch
-
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
-    top = HERE.resolve().parent
-    dirty = subprocess.run(
-        ["git", "status", "--porcelain", "auditor"], cwd=top, capture_output=True, text=True, check=False
-    )
-    commit = git.stdout.strip() if git.returncode == 0 else "uncommitted"
-    return {
-        "commit": commit + ("+changes" if dirty.stdout.strip() else ""),
-        "machine": f"{os.cpu_count()} x {processor()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
 
 
 def render(_: argparse.Namespace) -> None:
     from new_label_render import render_all
 
-    done = kept()
+    done = kept_by_id(TRIALS)
     current = {t.identity for name in SEEDS for t in planned(name, {"full", "published", "sweep"})}
     trials = [record for identity, record in done.items() if identity in current]
     trials.sort(key=lambda record: json.dumps(record["trial"], sort_keys=True))

@@ -23,9 +23,7 @@ Every trial is one line of ``benchmarks/results/published_margin.trials.jsonl``;
 
 import argparse
 import json
-import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -34,7 +32,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from new_label import environment
+from kept import keep, kept_by_id, kept_lines
+from stopwatch import Stopwatch
 from torch.nn import functional
 
 from auditor import datasets
@@ -43,7 +42,6 @@ from auditor.attacks.extract import Extract, Taught
 from auditor.canonical import sha256_hex
 from auditor.datasets import Dataset, Part
 from auditor.models import SMALL_CNN, LoadedModel, ModelDescription, build, describe, labels_of
-from auditor.records import Silent
 from auditor.schemes.triggers import TriggerSettings, TriggerSupplement
 from auditor.stats.deviating import deviating_test
 from auditor.training import Device, TrainingPlan, fit
@@ -111,23 +109,6 @@ class Trial:
         sizes = [SPLIT_SEED, N_OWNER, N_ATTACKER, SURROGATE_SEED]
         parts = [FORMAT, asdict(self), asdict(SETTINGS[self.setting]), sizes]
         return sha256_hex(json.dumps(parts, sort_keys=True, default=str).encode())[:16]
-
-
-class Stopwatch(Silent):
-    """Times the steps of a training, and nothing before or after them."""
-
-    def __init__(self) -> None:
-        self.n_steps = 0
-        self.wall_seconds = self.cpu_seconds = 0.0
-
-    def begin(self, title: str, total: int) -> None:
-        del title
-        self.n_steps = total
-        self._started = time.perf_counter(), time.process_time()
-
-    def end(self) -> None:
-        self.wall_seconds = time.perf_counter() - self._started[0]
-        self.cpu_seconds = time.process_time() - self._started[1]
 
 
 class PublishedLoop(Loop):
@@ -279,15 +260,7 @@ def run_speed(options: argparse.Namespace) -> None:
                     "setting": setting, "loop": loop, "repeat": repeat, "steps": watch.n_steps,
                     "wall_seconds": round(watch.wall_seconds, 4), "cpu_seconds": round(watch.cpu_seconds, 4),
                 }  # fmt: skip
-                append(SPEEDS, {**record, **environment()})
-
-
-def append(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(record, sort_keys=True) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+                keep(SPEEDS, record)
 
 
 def planned(seeds: int, settings: Sequence[str]) -> list[Trial]:
@@ -301,35 +274,24 @@ def planned(seeds: int, settings: Sequence[str]) -> list[Trial]:
     ]
 
 
-def kept() -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for line in TRIALS.read_text().splitlines() if TRIALS.exists() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # the last line of a killed run
-        found[record["id"]] = record
-    return found
-
-
 def run(options: argparse.Namespace) -> None:
-    done = kept()
+    done = kept_by_id(TRIALS)
     wanted = planned(options.seeds, options.settings)
     todo = [trial for trial in wanted if trial.identity not in done]
     print(f"{len(todo)} trials to run, {len(done)} kept", file=sys.stderr)
     for count, trial in enumerate(todo, start=1):
-        record = {**run_trial(trial), **environment()}
-        append(TRIALS, record)
+        record = run_trial(trial)
+        keep(TRIALS, record)
         print(f"{count}/{len(todo)} {record['trial']} {record['cpu_seconds']}", file=sys.stderr, flush=True)
 
 
 def render(_: argparse.Namespace) -> None:
     from published_margin_render import page
 
-    trials = list(kept().values())
+    trials = list(kept_by_id(TRIALS).values())
     if not trials:
         raise SystemExit("no kept trials: run `python benchmarks/published_margin.py run` first")
-    speeds = [json.loads(line) for line in SPEEDS.read_text().splitlines()] if SPEEDS.exists() else []
+    speeds = kept_lines(SPEEDS)
     PAGE.write_text(page(trials, speeds, settings=SETTINGS))
     print(f"written: {PAGE}", file=sys.stderr)
 

@@ -20,14 +20,14 @@ import os
 import resource
 import sys
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from new_label import environment
+from kept import keep, kept_by_id
+from stopwatch import Stopwatch
 
 from auditor import datasets
 from auditor.canonical import sha256_hex
@@ -37,7 +37,6 @@ from auditor.errors import MissingPartError
 from auditor.evidence.signing import SigningKey
 from auditor.models import SMALL_CNN, WEIGHTS_NAME, LoadedModel, load_model, save_model
 from auditor.models.resnet import RESNET18
-from auditor.records import Silent
 from auditor.schemes import embedding, margin
 from auditor.schemes.base import LabelCode, TrainedScheme, pattern_scheme
 from auditor.schemes.carriers import default_sizes
@@ -125,23 +124,6 @@ class Row:
         return sha256_hex(json.dumps(parts, sort_keys=True, default=str).encode())[:16]
 
 
-class Stopwatch(Silent):
-    """Times the steps of the last training that it saw, and nothing before or after them."""
-
-    def __init__(self) -> None:
-        self.n_steps = 0
-        self.wall_seconds = self.cpu_seconds = 0.0
-
-    def begin(self, title: str, total: int) -> None:
-        del title
-        self.n_steps = total
-        self._started = time.perf_counter(), time.process_time()
-
-    def end(self) -> None:
-        self.wall_seconds = time.perf_counter() - self._started[0]
-        self.cpu_seconds = time.process_time() - self._started[1]
-
-
 def cut(dataset: Dataset, size: Size) -> Dataset:
     """Return a data set with the first images of each part; the order of the parts is a drawn one."""
     kept = {"train": size.n_train, "carriers": size.n_carriers, "test": size.n_test}
@@ -225,17 +207,6 @@ def twin_of(row: Row, dataset: Dataset, plan: TrainingPlan, out: Path) -> Loaded
     return load_model(folder)
 
 
-def kept() -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for line in ROWS.read_text().splitlines() if ROWS.exists() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # the last line of a killed run
-        found[record["id"]] = record
-    return found
-
-
 def planned(options: argparse.Namespace) -> list[tuple[str, Row]]:
     """Return the wanted rows of the data sets that are here, with their identities."""
     rows = []
@@ -255,7 +226,7 @@ def planned(options: argparse.Namespace) -> list[tuple[str, Row]]:
 
 def run(options: argparse.Namespace) -> None:
     options.data = options.data or (DATA if options.device == "cuda" else DATA[:1])
-    done = kept()
+    done = kept_by_id(ROWS)
     todo = [row for identity, row in planned(options) if identity not in done]
     print(f"{len(todo)} rows to train, {len(done)} kept", file=sys.stderr)
     ROWS.parent.mkdir(exist_ok=True)
@@ -265,18 +236,15 @@ def run(options: argparse.Namespace) -> None:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(max_workers=1, max_tasks_per_child=1, mp_context=context) as pool:
             for count, row in enumerate(todo, start=1):
-                record = {**pool.submit(train_row, row, out).result(), **environment()}
-                with ROWS.open("a") as file:
-                    file.write(json.dumps(record, sort_keys=True) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
+                record = pool.submit(train_row, row, out).result()
+                keep(ROWS, record)
                 print(f"{count}/{len(todo)} {record['row']} {record['cpu_seconds']}", file=sys.stderr, flush=True)
 
 
 def render(_: argparse.Namespace) -> None:
     from reference_models_render import page
 
-    rows = list(kept().values())
+    rows = list(kept_by_id(ROWS).values())
     if not rows:
         raise SystemExit("no kept rows: run `python benchmarks/reference_models.py run` first")
     PAGE.write_text(page(rows))

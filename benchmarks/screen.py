@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from new_label import environment
+from kept import environment
 
 HERE = Path(__file__).parent
 TRIALS = HERE / "results" / "screen.trials.jsonl"

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from new_label import environment
+from kept import keep, kept_lines
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -281,8 +281,7 @@ def _plan(world: World) -> Any:
 
 
 def kept() -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in TRIALS.read_text().splitlines()] if TRIALS.exists() else []
-    return [line for line in lines if line.get("format") == FORMAT]
+    return [line for line in kept_lines(TRIALS) if line.get("format") == FORMAT]
 
 
 def run(options: argparse.Namespace) -> None:
@@ -290,7 +289,6 @@ def run(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     done = {(t["data"], t["scheme"], t["seed"], t["arch"], t["suspect"]) for t in kept()}
-    TRIALS.parent.mkdir(exist_ok=True)
     for seed in options.seeds:
         for scheme in options.schemes:
             world = make_world(scheme, seed, options.data, options.arch)
@@ -302,9 +300,7 @@ def run(options: argparse.Namespace) -> None:
                     "format": FORMAT, "data": options.data, "scheme": scheme, "seed": seed, "arch": options.arch,
                     "suspect": name, **work(),
                 }  # fmt: skip
-                record = {**found, "cpu_seconds": round(time.process_time() - started, 1), **environment()}
-                with TRIALS.open("a") as file:
-                    file.write(json.dumps(record, sort_keys=True) + "\n")
+                keep(TRIALS, {**found, "cpu_seconds": round(time.process_time() - started, 1)})
                 print(scheme, seed, name, found["status"], found["reason"], flush=True, file=sys.stderr)
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from new_label import environment
+from kept import environment
 
 RESULTS = Path(__file__).parent / "results" / "verdicts.json"
 
