@@ -18,7 +18,7 @@ from auditor.evidence.generation import mixed_randomness
 from auditor.evidence.keyset import KeySet, pack, write_sealed
 from auditor.evidence.seal import RandomnessSource, Seal, seed_commitment, sign_seal
 from auditor.evidence.signing import SigningKey
-from auditor.records import NullBasis, Protocol, SampleKind
+from auditor.records import Protocol, SampleKind
 from auditor.schemes.base import PatternScheme, TrainedScheme
 from auditor.schemes.carriers import KeySizes
 from auditor.schemes.owner import Committed, build_keys, build_protocol, build_trigger_keys, generator_of
@@ -33,6 +33,8 @@ class Pictures:
 
     inputs: np.ndarray
     naturals: np.ndarray
+    rivals: np.ndarray | None = None
+    """The other class that a coin may draw, where the scheme draws between two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ class Claim:
 
 
 def sizes_for(claim: Claim, n_keys: int, n_controls: int) -> KeySizes:
-    drawn = claim.scheme.null_basis is NullBasis.DRAWN_LABELS
+    drawn = claim.scheme.null_basis.draws_labels
     per_pattern = 0 if drawn else 10 if claim.source is RandomnessSource.NONE else 5
     return KeySizes(
         n_keys=n_keys, opening_keys=min(24, n_keys), n_sham_patterns=0 if drawn else 40,
@@ -67,7 +69,11 @@ def sizes_for(claim: Claim, n_keys: int, n_controls: int) -> KeySizes:
 
 def commit_to(claim: Claim, *, keys: Pictures, controls: Pictures, n_keys: int | None = None) -> Committed:
     """Return the signed commitment to carriers of the accuser's choice."""
-    items = [Carrier(kind=SampleKind.KEY, pattern=-1, natural=int(natural)) for natural in keys.naturals]
+    rivals = np.full(len(keys.naturals), -1) if keys.rivals is None else keys.rivals
+    items = [
+        Carrier(kind=SampleKind.KEY, pattern=-1, natural=int(natural), rival=int(rival))
+        for natural, rival in zip(keys.naturals, rivals, strict=True)
+    ]
     items += [Carrier(kind=SampleKind.CONTROL, pattern=-1, natural=int(natural)) for natural in controls.naturals]
     carriers = Carriers(items=tuple(items), inputs=np.concatenate([keys.inputs, controls.inputs]))
     sizes = sizes_for(claim, n_keys or len(keys.inputs), len(controls.inputs))

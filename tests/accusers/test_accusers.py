@@ -23,10 +23,12 @@ from auditor.report import pdf
 from auditor.schemes.embedding import RECIPES as PATTERN_RECIPES
 from auditor.schemes.margin import RECIPES, Margin
 from auditor.schemes.new_label import NewLabel
+from auditor.schemes.triggers import Choice, LabelDraw
 from auditor.schemes.wrong_label import WrongLabel
 from auditor.training import train_unmarked
 
-OWNER = SigningKey.generate()
+OWNER = SigningKey.from_seed(b"\x77" * 32)
+"""Fixed, because all draws follow from the commitment that it signs: a bound on hits must not fail now and then."""
 REJECT = 10
 
 
@@ -85,6 +87,11 @@ def triggers(digits, references, suspect):
 
 def margin(digits, **more):
     return Claim(scheme=Margin(RECIPES["digits"].settings), dataset=digits, owner=OWNER, **more)
+
+
+def rivals(digits, **more):
+    settings = replace(RECIPES["digits"].settings, draw=LabelDraw.RIVAL, choice=Choice.AMBIGUOUS)
+    return Claim(scheme=Margin(settings), dataset=digits, owner=OWNER, **more)
 
 
 def pattern(scheme, digits, *, beta, **more):
@@ -195,6 +202,71 @@ class TestTransferableTriggers:
             assert results["detection"]["hits"] < 0.4 * results["detection"]["trials"]
             if source is RandomnessSource.NONE:
                 assert "2⁶⁴" in report
+
+
+class TestRivalLabels:
+    """The accuser names the two classes that a coin decides between; the coin falls after the images are fixed."""
+
+    def test_images_that_every_model_takes_for_the_rival_hit_every_other_time(
+        self, digits, triggers, suspect, controls, tmp_path
+    ):
+        keys = Pictures(inputs=triggers.inputs, naturals=triggers.naturals, rivals=triggers.wanted)
+        keyset = forged.sealed_claim(tmp_path / "k", rivals(digits), keys=keys, controls=controls)
+        answers = labels_of(suspect[0].network, open_sealed(keyset).keys.inputs[:80])
+        assert (answers == triggers.wanted).mean() > 0.8, "the accuser knows what the suspect will answer"
+        results, _, _ = verify(keyset, suspect[1], tmp_path / "audit")
+        assert results["verdict"]["status"] != "supported"
+        assert 0.3 < results["detection"]["hits"] / results["detection"]["trials"] < 0.7
+
+    def test_ordinary_images_said_to_be_of_another_class(self, digits, suspect, controls, tmp_path):
+        # Natural and rival are exchanged: the suspect answers the "rival" on nearly every image.
+        images, truth = digits.carriers.inputs[60:140], digits.carriers.labels[60:140]
+        keys = Pictures(inputs=images, naturals=(truth + 1) % 10, rivals=truth)
+        keyset = forged.sealed_claim(tmp_path / "k", rivals(digits), keys=keys, controls=controls)
+        results, _, _ = verify(keyset, suspect[1], tmp_path / "audit")
+        assert results["verdict"]["status"] != "supported"
+        assert 0.3 < results["detection"]["hits"] / results["detection"]["trials"] < 0.7
+
+    @pytest.mark.parametrize("source", [RandomnessSource.NONE, RandomnessSource.NONCE])
+    def test_images_chosen_for_a_coin_that_is_known_beforehand(
+        self, digits, triggers, suspect, controls, tmp_path, source
+    ):
+        # Of two images for each key the accuser takes the one that the suspect answers as the foreseen coin says.
+        claim = rivals(digits, source=source, randomness=b"" if source is RandomnessSource.NONE else forged.NONCE)
+        ordinary = digits.carriers.inputs[60:]
+        plain = np.array([
+            ordinary[digits.carriers.labels[60:] == natural][place % 10]
+            for place, natural in enumerate(triggers.naturals)
+        ])  # fmt: skip
+        first = Pictures(inputs=triggers.inputs, naturals=triggers.naturals, rivals=triggers.wanted)
+        committed = forged.commit_to(claim, keys=first, controls=controls)
+        foreseen = np.array(
+            patterns.drawn_rival_labels(
+                claim.secret.drawn_after(committed.envelope), scheme="margin", naturals=triggers.naturals.tolist(),
+                rivals=triggers.wanted.tolist(),
+            )
+        )  # fmt: skip
+        fitting = np.where((foreseen == triggers.wanted)[:, None, None, None], triggers.inputs, plain)
+        assert (labels_of(suspect[0].network, fitting) == foreseen).mean() > 0.8, "they fit the coin that was foreseen"
+        keys = replace(first, inputs=fitting)
+        keyset = forged.sealed_claim(tmp_path / "k", claim, keys=keys, controls=controls)
+        results, _, _ = verify(keyset, suspect[1], tmp_path / "audit")
+        assert results["verdict"]["status"] != "supported"
+        # Without public randomness 80 coins cannot carry 2^64 tries, and nothing is asked at all.
+        assert results["detection"]["hits"] <= 0.75 * results["detection"]["trials"]
+
+    def test_another_rival_than_the_committed_one_is_found(self, digits, triggers, controls, suspect, tmp_path):
+        claim = rivals(digits)
+        keys = Pictures(inputs=triggers.inputs, naturals=triggers.naturals, rivals=triggers.wanted)
+        committed = forged.commit_to(claim, keys=keys, controls=controls)
+        drawn = forged.draw_keys(claim, committed)
+        place = next(s.index for s in drawn.samples if s.rival != -1 and s.expected == s.natural)
+        taken = {drawn.samples[place].natural, drawn.samples[place].rival}
+        other = next(label for label in range(10) if label not in taken)
+        later = tuple(replace(s, rival=other) if s.index == place else s for s in drawn.samples)
+        keyset = forged.seal_keys(tmp_path / "k", claim, committed, replace(drawn, samples=later))
+        with pytest.raises(SealError, match="step 'pattern and labels'"):
+            rederive(open_sealed(keyset).keys, open_sealed(keyset).seal)
 
 
 class TestSuspectAtHand:
