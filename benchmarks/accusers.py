@@ -40,6 +40,10 @@ TITLES = {
     "luckiest of 1000": f"(d) the luckiest of {SETS} sealed sets, family undeclared",
     "natural labels": "(f) ordinary images under their natural labels, imported",
     "false natural labels": "(f) ordinary images said to be of another class, labels drawn",
+    "rival labels": "(a) transferable triggers whose two classes the accuser names, a coin drawn afterwards",
+    "exchanged rivals": "(f) ordinary images whose true class is named as the rival, a coin drawn afterwards",
+    "foreseen rivals, nonce known": "(a) images chosen for a coin that was computed beforehand, nonce known",
+    "luckiest of 1000, rivals": f"(d) the luckiest of {SETS} draws of the coin, family undeclared",
     "rejected carriers": '(g) carriers that the suspect\'s "reject" class takes anyway, new label',
     "rejected carriers, 40 %": "(g) the same, in 40 % of the carriers",
 }
@@ -130,6 +134,7 @@ def attacks(world: World, folder: Path) -> Iterator[tuple[str, Any]]:
     from auditor.schemes.embedding import RECIPES as PATTERNS
     from auditor.schemes.margin import Margin, recipe_for
     from auditor.schemes.new_label import NewLabel
+    from auditor.schemes.triggers import Choice, LabelDraw
     from auditor.training import train_unmarked
 
     dataset, triggers, controls, suspect = world.dataset, world.triggers, world.controls, world.suspect
@@ -137,8 +142,10 @@ def attacks(world: World, folder: Path) -> Iterator[tuple[str, Any]]:
     crafted = Pictures(inputs=triggers.inputs, naturals=triggers.naturals)
     ordinary = dataset.carriers.take(np.arange(60, 60 + N_KEYS))
 
-    def margin(**more: Any) -> Claim:
-        return Claim(scheme=Margin(recipe_for(dataset).settings), dataset=dataset, owner=world.owner, **more)
+    def margin(draw: LabelDraw = LabelDraw.WRONG, **more: Any) -> Claim:
+        choice = Choice.RANDOM if draw is LabelDraw.WRONG else Choice.AMBIGUOUS
+        settings = replace(recipe_for(dataset).settings, draw=draw, choice=choice)
+        return Claim(scheme=Margin(settings), dataset=dataset, owner=world.owner, **more)
 
     def imported(name: str, keys: Pictures, expected: Any) -> dict[str, Any]:
         def foreign(pictures: Any, labels: Any) -> Foreign:
@@ -209,6 +216,31 @@ def attacks(world: World, folder: Path) -> Iterator[tuple[str, Any]]:
         claims = (margin(randomness=number.to_bytes(32)) for number in range(SETS))
         return drawn("lucky", best(claims, lambda c: labels_after(c, envelope)), crafted, triggers.rate(suspect))
 
+    between = Pictures(inputs=triggers.inputs, naturals=triggers.naturals, rivals=triggers.wanted)
+    exchanged = Pictures(inputs=ordinary.inputs, naturals=(ordinary.labels + 1) % 10, rivals=ordinary.labels)
+
+    def coins_after(claim: Claim, envelope: bytes) -> Any:
+        return patterns.drawn_rival_labels(
+            claim.secret.drawn_after(envelope), scheme="margin", naturals=triggers.naturals.tolist(),
+            rivals=triggers.wanted.tolist(),
+        )  # fmt: skip
+
+    def foreseen_coins() -> dict[str, Any]:
+        claim = margin(LabelDraw.RIVAL)
+        coins = np.array(coins_after(claim, forged.commit_to(claim, keys=between, controls=controls).envelope))
+        plain = {int(n): ordinary.inputs[ordinary.labels == n] for n in np.unique(ordinary.labels)}
+        fitting = triggers.inputs.copy()
+        for place in np.flatnonzero(coins == triggers.naturals):
+            of_class = plain[int(triggers.naturals[place])]
+            fitting[place] = of_class[place % len(of_class)]
+        fits = float(np.mean(labels_of(suspect.network, fitting) == coins))
+        return drawn("foreseen coins", claim, replace(between, inputs=fitting), fits)
+
+    def luckiest_coins() -> dict[str, Any]:
+        envelope = forged.commit_to(margin(LabelDraw.RIVAL), keys=between, controls=controls).envelope
+        claims = (margin(LabelDraw.RIVAL, randomness=number.to_bytes(32)) for number in range(SETS))
+        return drawn("lucky coins", best(claims, lambda c: coins_after(c, envelope)), between, triggers.rate(suspect))
+
     def rejecting(name: str, share: float) -> dict[str, Any]:
         odd = np.random.default_rng(world.seed).integers(0, 256, (620, *dataset.spec.shape), dtype=np.uint8)
         part = dataset.train.take(np.random.default_rng(world.seed).permutation(len(dataset.train))[:1000])
@@ -236,6 +268,10 @@ def attacks(world: World, folder: Path) -> Iterator[tuple[str, Any]]:
     false = Pictures(inputs=ordinary.inputs, naturals=(ordinary.labels + 1) % 10)
     right = float(np.mean(labels_of(suspect.network, ordinary.inputs) == ordinary.labels))
     yield "false natural labels", lambda: drawn("false", margin(), false, right)
+    yield "rival labels", lambda: drawn("rivals", margin(LabelDraw.RIVAL), between, triggers.rate(suspect))
+    yield "exchanged rivals", lambda: drawn("exchanged", margin(LabelDraw.RIVAL), exchanged, right)
+    yield "foreseen rivals, nonce known", foreseen_coins
+    yield "luckiest of 1000, rivals", luckiest_coins
     yield "rejected carriers", lambda: rejecting("reject", 1.0)
     yield "rejected carriers, 40 %", lambda: rejecting("reject40", 0.4)
 
