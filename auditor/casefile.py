@@ -18,6 +18,7 @@ from auditor.errors import (
     UsageError,
 )
 from auditor.evidence import bundle as bundle_files
+from auditor.evidence import bundle_folder
 from auditor.evidence import manifest as paths
 from auditor.evidence.check import check_bundle
 from auditor.evidence.encryption import Locks, Unlocks, identities_from_text
@@ -287,7 +288,7 @@ def _tell_how_it_ended(audit: Audit) -> None:
 
 
 def _stopped(folder: Path, opened: OpenedKeySet, examiner: SigningKey) -> Stopped:
-    bundle_files.clear_parts(folder)
+    bundle_folder.clear_parts(folder)
     stopped = read_stopped(folder)
     check_same_keys(stopped, opened)
     check_same_examiner(folder, examiner)
@@ -301,7 +302,7 @@ def _finished(folder: Path, opened: OpenedKeySet, examiner: SigningKey, authorit
         bundle_files.stamp_manifest(folder, examiner=examiner, clock=utc_now, stamp=authorities.stamp)
     _check_own_output(folder, opened, examiner)
     logger.warning("%s: the audit is finished and signed; nothing was asked", folder)
-    results = parse_canonical_object(bundle_files.read_file(folder, paths.RESULTS), what=paths.RESULTS)
+    results = parse_canonical_object(bundle_folder.read_file(folder, paths.RESULTS), what=paths.RESULTS)
     pdf = (folder / paths.REPORT_PDF).exists()
     return Case(folder=folder, results=dict(results), report_name=paths.REPORT_PDF if pdf else paths.REPORT_HTML)
 

@@ -57,7 +57,7 @@ def _admit(bundle: Path, *, role: CosignerRole, fingerprint: str) -> None:
     """Refuse to sign a bundle that does not check out, or in a role that is not the key's."""
     from auditor.errors import EvidenceError, UsageError
     from auditor.evidence import manifest as paths
-    from auditor.evidence.bundle import read_file
+    from auditor.evidence.bundle_folder import read_file
     from auditor.evidence.check import CheckOutcome, check_bundle
     from auditor.evidence.cosign import role_problem
     from auditor.evidence.manifest import verify_manifest

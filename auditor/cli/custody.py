@@ -83,7 +83,7 @@ def _of_the_audit(bundle: Path) -> "list[dict[str, JsonValue]]":
     """Return what the manifest covers: the key set's log up to the audit, and the audit's own events."""
     from auditor.canonical import sha256_hex
     from auditor.evidence import manifest as paths
-    from auditor.evidence.bundle import read_file
+    from auditor.evidence.bundle_folder import read_file
     from auditor.evidence.custody import read_custody
     from auditor.evidence.open_custody import read_log
 

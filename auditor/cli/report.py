@@ -102,7 +102,7 @@ def _copy(bundle: Path, given: "ReportInput", *, out: Path | None, pdf: bool, as
     from auditor.cli import console
     from auditor.errors import UsageError
     from auditor.evidence import manifest as paths
-    from auditor.evidence.bundle import read_file
+    from auditor.evidence.bundle_folder import read_file
     from auditor.report.html import render_html
     from auditor.report.pdf import make_pdf
 

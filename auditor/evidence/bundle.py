@@ -9,8 +9,6 @@ beside the file it is over.
 
 import errno
 import hashlib
-import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,14 +19,12 @@ from auditor.canonical import JsonValue, canonical_bytes, sha256_hex
 from auditor.errors import MalformedError, SealError
 from auditor.evidence import manifest as paths
 from auditor.evidence.acts import CommandAct
+from auditor.evidence.bundle_folder import all_files, list_files, read_file
 from auditor.evidence.by_hand import by_hand_text
 from auditor.evidence.custody import CustodyAct, CustodyEvent, actor_of, write_custody
 from auditor.evidence.head import SignedHead, sign_head, verify_head
 from auditor.evidence.keyset import OpenedKeySet
 from auditor.evidence.manifest import (
-    MAX_FILE_BYTES,
-    MAX_FILES,
-    MAX_TOTAL_BYTES,
     Endorsement,
     Entry,
     manifest_bytes,
@@ -40,7 +36,7 @@ from auditor.evidence.open_custody import OpenLog, object_event, signing_event
 from auditor.evidence.openings import write_openings
 from auditor.evidence.seal import open_seal, protocol_object
 from auditor.evidence.signing import SigningKey, fingerprint, public_pem
-from auditor.evidence.storage import PART_SUFFIX, put, sync_folder, write_new
+from auditor.evidence.storage import put, sync_folder, write_new
 from auditor.evidence.times import utc_text
 from auditor.evidence.token_files import add_beside, is_token_of, read_beside
 from auditor.evidence.transcript import read_transcript
@@ -294,46 +290,6 @@ def later_log(folder: Path) -> OpenLog:
     return OpenLog(folder / paths.LATER_CUSTODY, anchor=sha256_hex(read_file(folder, paths.MANIFEST)))
 
 
-def list_files(folder: Path) -> tuple[tuple[str, int], ...]:
-    """Return (path, size) of every listed file of a bundle folder, sorted; nothing is opened.
-
-    Manifest, signature and what is made over them are left out. Empty folders of a bundle are allowed.
-
-    Raises:
-        MalformedError: a link, a device, an unknown name, or a limit exceeded.
-    """
-    return tuple(sorted((path, size) for path, size in all_files(folder).items() if not paths.is_unlisted(path)))
-
-
-def clear_parts(folder: Path) -> None:
-    """Remove what a killed process left half written; the caller keeps other processes out.
-
-    Raises:
-        MalformedError: the folder holds something that is no part of a bundle; nothing is removed then.
-    """
-    parts: list[str] = []
-    all_files(folder, parts=parts)
-    for path in parts:
-        (folder / path).unlink()
-
-
-def read_file(folder: Path, path: str) -> bytes:
-    """Return one file's bytes; links are not followed.
-
-    Raises:
-        MalformedError: the file is missing, not regular, or larger than the limit.
-    """
-    try:
-        descriptor = os.open(folder / path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
-                raise MalformedError(f"{path}: not a regular file, or larger than {MAX_FILE_BYTES} bytes")
-            return file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise MalformedError(f"{path}: cannot be read ({type(error).__name__})") from error
-
-
 def read_bundle(folder: Path) -> Bundle:
     """Read a bundle and compare every file with the manifest; the manifest's signature is not verified here.
 
@@ -383,53 +339,6 @@ def certificate_digest(pem: bytes) -> str:
     from cryptography.hazmat.primitives.serialization import Encoding
 
     return sha256_hex(certificate.public_bytes(Encoding.DER))
-
-
-def all_files(folder: Path, *, parts: list[str] | None = None) -> dict[str, int]:
-    """Return the size of every file of a bundle folder by path, those that the manifest does not list included.
-
-    Args:
-        folder: the bundle.
-        parts: takes the paths of half-written files, which are refused where this is None.
-
-    Raises:
-        MalformedError: a link, a device, an unknown name, or a limit exceeded.
-    """
-    found: dict[str, int] = {}
-    try:
-        _scan(folder, "", found, parts)
-    except OSError as error:
-        raise MalformedError(f"the bundle cannot be listed ({type(error).__name__})") from error
-    if sum(found.values()) > MAX_TOTAL_BYTES:
-        raise MalformedError(f"the bundle holds more than {MAX_TOTAL_BYTES} bytes")
-    return found
-
-
-def _scan(folder: Path, prefix: str, found: dict[str, int], parts: list[str] | None) -> None:
-    with os.scandir(folder) as items:
-        for item in items:
-            path = prefix + item.name
-            if item.is_symlink():
-                raise MalformedError("the bundle holds a link")
-            if item.is_dir(follow_symlinks=False):
-                if prefix or item.name not in paths.FOLDERS:
-                    raise MalformedError("the bundle holds an unknown folder")
-                _scan(folder / item.name, f"{item.name}/", found, parts)
-                continue
-            whole = path.removesuffix(PART_SUFFIX)
-            if parts is not None and whole != path and (place_of(whole) is not None or paths.is_unlisted(whole)):
-                parts.append(path)
-                continue
-            if place_of(path) is None and not paths.is_unlisted(path):
-                raise MalformedError("the bundle holds a file that has no place in it")
-            if not item.is_file(follow_symlinks=False):
-                raise MalformedError(f"{path}: not a regular file")
-            size = item.stat(follow_symlinks=False).st_size
-            if size > MAX_FILE_BYTES:
-                raise MalformedError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
-            found[path] = size
-            if len(found) > MAX_FILES:
-                raise MalformedError(f"the bundle holds more than {MAX_FILES} files")
 
 
 def _refuse_finished(folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from auditor.canonical import sha256_hex
 from auditor.errors import SealError, SuspectAnswerError, TranscriptError
-from auditor.evidence.bundle import read_file
+from auditor.evidence.bundle_folder import read_file
 from auditor.evidence.calibration import Calibration, own_labels
 from auditor.evidence.manifest import RAW_FOLDER
 from auditor.evidence.reading import Reading, read_answers, reading_of

@@ -11,7 +11,8 @@ from pathlib import Path
 from auditor.canonical import sha256_hex
 from auditor.errors import TranscriptError
 from auditor.evidence import manifest as paths
-from auditor.evidence.bundle import Bundle, all_files
+from auditor.evidence.bundle import Bundle
+from auditor.evidence.bundle_folder import all_files
 from auditor.evidence.head import verify_head
 from auditor.evidence.storage import sync_folder
 from auditor.evidence.token_files import is_token_of

@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from auditor.errors import MalformedError
-from auditor.evidence.bundle import all_files, read_file
+from auditor.evidence.bundle_folder import all_files, read_file
 from auditor.evidence.manifest import (
     FOLDERS,
     MANIFEST,

@@ -8,7 +8,8 @@ from pathlib import Path
 from auditor.canonical import JsonValue, parse_object, sha256_hex
 from auditor.errors import MalformedError
 from auditor.evidence import manifest as paths
-from auditor.evidence.bundle import certificate_digest, read_file
+from auditor.evidence.bundle import certificate_digest
+from auditor.evidence.bundle_folder import read_file
 from auditor.evidence.custody import CustodyEvent, read_custody
 from auditor.evidence.declarations import Declarations, read_declarations, report_name
 from auditor.evidence.open_custody import LaterEvent, read_log

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from auditor.canonical import canonical_bytes, sha256_hex
 from auditor.evidence import bundle as bundle_files
 from auditor.evidence.acts import CommandAct, CosignerRole, HandAct
-from auditor.evidence.bundle import add_file, all_files, certificate_digest, later_log, list_files
+from auditor.evidence.bundle import add_file, certificate_digest, later_log
+from auditor.evidence.bundle_folder import all_files, list_files
 from auditor.evidence.cosign import Cosignature, cosignature_path, sign_cosignature
 from auditor.evidence.declarations import Declarations, declarations_bytes, report_name
 from auditor.evidence.issue import Issue, issued_path, sign_issue

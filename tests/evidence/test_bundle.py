@@ -9,8 +9,10 @@ import pytest
 from auditor.canonical import canonical_bytes, sha256_hex
 from auditor.errors import EvidenceError, MalformedError, SealError, SignatureError
 from auditor.evidence import bundle as bundle_module
+from auditor.evidence import bundle_folder
 from auditor.evidence import manifest as manifest_module
-from auditor.evidence.bundle import certificate_digest, list_files, read_bundle, read_file, store_raw, write_manifest
+from auditor.evidence.bundle import certificate_digest, read_bundle, store_raw, write_manifest
+from auditor.evidence.bundle_folder import list_files, read_file
 from auditor.evidence.manifest import PLACES, Entry, manifest_bytes, read_manifest, verify_manifest
 
 
@@ -149,7 +151,7 @@ def test_defective_containers(made, name):
 
 @pytest.mark.parametrize("limit", ["MAX_FILES", "MAX_FILE_BYTES", "MAX_TOTAL_BYTES"])
 def test_limits(made, monkeypatch, limit):
-    monkeypatch.setattr(bundle_module, limit, 5)
+    monkeypatch.setattr(bundle_folder, limit, 5)
     with pytest.raises(MalformedError, match=r"more than|larger than"):
         list_files(made.folder)
 

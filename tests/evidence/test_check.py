@@ -10,7 +10,8 @@ import pytest
 from auditor.canonical import canonical_bytes, sha256_hex
 from auditor.errors import EvidenceError, MissingPartError, SealError, SuspectError
 from auditor.evidence import bundle as bundle_files
-from auditor.evidence.bundle import certificate_digest, list_files
+from auditor.evidence.bundle import certificate_digest
+from auditor.evidence.bundle_folder import list_files
 from auditor.evidence.check import CheckOutcome, CheckReport, CheckStep, check_bundle
 from auditor.evidence.manifest import Endorsement, Entry, manifest_bytes, sign_manifest
 from auditor.evidence.open_custody import OpenLog, signing_event

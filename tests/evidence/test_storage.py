@@ -12,7 +12,7 @@ from auditor import asking, casefile
 from auditor.audit import Request
 from auditor.errors import MissingPartError, StorageError, UsageError
 from auditor.evidence import storage
-from auditor.evidence.bundle import clear_parts
+from auditor.evidence.bundle_folder import clear_parts
 from auditor.evidence.storage import locked, own_folder, put, storing, write_new
 from auditor.evidence.transcript import TranscriptWriter, read_transcript, recoverable_prefix
 from auditor.report import pdf

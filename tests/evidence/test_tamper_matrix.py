@@ -30,7 +30,7 @@ from tampering import (
 )
 
 from auditor.errors import EvidenceError
-from auditor.evidence.bundle import all_files
+from auditor.evidence.bundle_folder import all_files
 from auditor.evidence.check import CheckOutcome, CheckReport, check_bundle
 from auditor.evidence.manifest import GUARD, PLACES
 from auditor.evidence.seal import sign_seal

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from auditor.cli.app import app
 from auditor.errors import MalformedError
 from auditor.evidence import zipped
-from auditor.evidence.bundle import all_files
+from auditor.evidence.bundle_folder import all_files
 from auditor.evidence.manifest import FOLDERS
 from auditor.evidence.zipped import pack_bundle, unpack_bundle
 

@@ -3,7 +3,8 @@
 from auditor.canonical import canonical_bytes
 from auditor.errors import MalformedError, SealError, UsageError
 from auditor.evidence import manifest as paths
-from auditor.evidence.bundle import certificate_digest, list_files, read_bundle
+from auditor.evidence.bundle import certificate_digest, read_bundle
+from auditor.evidence.bundle_folder import list_files
 from auditor.evidence.checks.base import NotCheckedError, Verified
 from auditor.evidence.generation import rederive
 from auditor.evidence.head import verify_head
