@@ -48,9 +48,9 @@ def thieves_section(by_name: dict[str, list[Trial]]) -> str:
     )  # fmt: skip
     n_clients = len(CLIENTS)
     return (
-        "## Thieves who know the scheme, but not the secret\n\n15,000 images, four epochs, small CNN, answers with "
-        f"scores unless the last column but one says labels. *Cost*: task accuracy below that of `{PLAIN}` of the same "
-        "seed, in points. log10 p: of the client whose answers were used; where several clients collude or vote, the "
+        "## Thieves who know the scheme, but not the secret\n\n15,000 images, four epochs, small CNN. *Cost*: task "
+        f"accuracy below that of `{PLAIN}` of the same seed, in points. log10 p, where the suspect answers with scores "
+        "and where with labels: of the client whose answers were used; where several clients collude or vote, the "
         f"smallest among them. *Named*: a right client at 1e-6 after Holm over {n_clients}; with colluding clients any "
         "of them is right. The voters answer with labels; their scores are the shares of three votes, which few would "
         f"reveal.\n\n{table(head, rows)}\n\nClients that were named although no answer to them was used: {wrong}."
