@@ -120,8 +120,10 @@ def _processor(rows: Rows) -> list[str]:
         )
     return [
         _paragraph(
-            "Settings that were measured at more than one commit, the earlier commit first; milliseconds per request. "
-            "The bare loop is the same program each time, so that its own figure shows what the load does to both."
+            "Settings that were measured at more than one commit, in the order of measuring; milliseconds per request. "
+            "`15f47e5485cd` and `44fbe5ced760` are the program before each request was prepared once and its record "
+            "made cheaper; `44fbe5ced760` and `0ba7dd63b0ef` took turns on the same busy machine. The bare loop is the "
+            "same each time, so that its own figure shows what the load does to both."
         ),
         "\n".join(table),
     ]
