@@ -15,7 +15,6 @@ import numpy as np
 from auditor.analysis import (
     basis_of,
     code_is_open,
-    count_hits,
     gather_facts,
     label_code,
     sort_replies,
@@ -196,7 +195,7 @@ class Asking:
             seal = self._opened.seal
             first = label_code(sort_replies(known[:n_opening]), self._samples, seal.spec, seal.protocol)
             self._code_open = code_is_open(first, seal.protocol)
-        return not (self._code_open and count_hits(sort_replies(known).keys, self._samples) == 0)
+        return not (self._code_open and not self._watch.any_hit(known))
 
     @property
     def _n_known(self) -> int:

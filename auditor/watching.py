@@ -33,6 +33,8 @@ class Watch:
         self._n_hits = 0
         self._decided = False
         self._n_looked = 0
+        self._n_searched = 0
+        self._hit_seen = False
 
     def decided(self, replies: Sequence[Reply], *, last: bool = False) -> bool:
         """Return whether the replies so far reach a boundary.
@@ -74,6 +76,17 @@ class Watch:
             futility=protocol.futility,
         )
         return self._decided
+
+    def any_hit(self, replies: Sequence[Reply]) -> bool:
+        """Return whether a key was answered with its sealed label; ``replies`` as for :meth:`decided`."""
+        if not self._hit_seen:
+            new, self._n_searched = replies[self._n_searched :], len(replies)
+            self._hit_seen = any(
+                is_hit(reply, self._samples)
+                for reply in new
+                if reply.probe.kind is SampleKind.KEY and not reply.probe.repeat
+            )
+        return self._hit_seen
 
     def _decides(self, replies: Sequence[Reply]) -> bool:
         grouped = sort_replies(replies)

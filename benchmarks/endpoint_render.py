@@ -50,12 +50,12 @@ def _about(kept: Rows) -> list[str]:
 def _time(speeds: Rows) -> list[str]:
     asked = sorted((row for row in speeds if not row["report"]), key=_settings)
     names = ("evidence on", "fsync ms", "service ms", "batch", "at a time", "bare s", "asking s", "ratio")
-    table = [f"| {' | '.join((*names, 'to results', 'CPU', 'load'))} |", "| --- " * 11 + "|"]
+    table = [f"| {' | '.join((*names, 'to results', 'CPU', 'load', 'commit'))} |", "| --- " * 12 + "|"]
     for row in asked:
         table.append(
             f"| {row['disk']} | {row['fsync_ms']:g} | {row['service_ms']:g} | {row['batch']} | {row['concurrency']} | "
             f"{_median(row, 'bare_s'):.2f} | {_median(row, 'asking_s'):.2f} | {_judged(row['ratio'])} | "
-            f"{row['ratio_whole']:.2f} | {row['ratio_cpu']:.2f} | {row['load']:g} |"
+            f"{row['ratio_whole']:.2f} | {row['ratio_cpu']:.2f} | {row['load']:g} | `{row['commit']}` |"
         )
     parts = [
         "\n".join(table),
@@ -120,8 +120,10 @@ def _processor(rows: Rows) -> list[str]:
         )
     return [
         _paragraph(
-            "Settings that were measured at more than one commit, the earlier commit first; milliseconds per request. "
-            "The bare loop is the same program each time, so that its own figure shows what the load does to both."
+            "Settings that were measured at more than one commit, in the order of measuring; milliseconds per request. "
+            "`15f47e5485cd` and `44fbe5ced760` are the program before each request was prepared once and its record "
+            "made cheaper; `44fbe5ced760` and `0ba7dd63b0ef` took turns on the same busy machine. The bare loop is the "
+            "same each time, so that its own figure shows what the load does to both."
         ),
         "\n".join(table),
     ]
@@ -145,8 +147,8 @@ def _memory(rows: Rows) -> list[str]:
         _paragraph(
             f"From {first['answers']:,} to {last['answers']:,} answers the peak grows by {growth:.0f} bytes an answer. "
             "The label alone takes four; an answer with scores is kept whole, because the sealed rule may look at "
-            "them, and was not measured here. Bodies, headers and transcript stay on disk. The results are computed afterwards from the whole transcript, which is in memory then; that is "
-            "not part of these figures."
+            "them, and was not measured here. Bodies, headers and transcript stay on disk. The results are computed "
+            "afterwards from the whole transcript, which is in memory then; that is not part of these figures."
         ),
     ]
 

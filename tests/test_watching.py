@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from protocols import SPEC, a_protocol, samples_of
 
 from auditor import watching
-from auditor.analysis import basis_of, decide_keys, measure_null, sort_replies, spend
+from auditor.analysis import basis_of, count_hits, decide_keys, measure_null, sort_replies, spend
 from auditor.evidence.schedule import draw_schedule, opening_length
 from auditor.records import Answer, Design, Reply, SampleKind
 from auditor.watching import Watch
@@ -40,6 +40,16 @@ def test_watching_decides_when_running_the_whole_test_again_would(hits, design, 
         null = measure_null(grouped, samples, levels, protocol, SPEC)
         whole = decide_keys(grouped, samples, null, levels, protocol, SPEC)
         assert watch.decided(replies[:n]) == (whole.rejected or whole.futile)
+
+
+@given(hits=st.lists(st.sampled_from([True, False, None]), min_size=30, max_size=30), batch=st.integers(1, 7))
+def test_a_hit_is_found_once_it_is_there(hits, batch):
+    protocol = a_protocol(**{"n_keys": 30, "opening_keys": 3, "n_shams": 80, "n_sham_patterns": 16})
+    samples = samples_of(protocol)
+    replies = replies_of(protocol, samples, lambda probe: hits[probe.index] if probe.index < 30 else True)
+    watch = Watch(basis_of(protocol, SPEC), samples, protocol.alpha)
+    for n in range(0, len(replies) + 1, batch):
+        assert watch.any_hit(replies[:n]) == (count_hits(sort_replies(replies[:n]).keys, samples) > 0)
 
 
 def test_an_answer_is_looked_at_once_however_long_the_audit(monkeypatch):

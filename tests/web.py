@@ -16,7 +16,8 @@ from starlette.applications import Starlette
 @contextlib.contextmanager
 def running(app: Starlette) -> Iterator[str]:
     """Serve an application from a thread and yield its base URL."""
-    config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", lifespan="on")
+    # On a busy machine a client may rest for longer than the usual five seconds and find its connection closed.
+    config = uvicorn.Config(app, log_config=None, access_log=False, ws="none", lifespan="on", timeout_keep_alive=600)
     server = uvicorn.Server(config)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))

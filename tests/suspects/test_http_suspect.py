@@ -125,6 +125,38 @@ def test_connections_are_reused(opened):
     assert len(set(sources)) == 1
 
 
+def test_each_question_carries_its_own_body_and_length_and_every_one_the_same_headers(opened):
+    def step(handler):
+        # One question is sent on; the next one starts at the first address again.
+        if len(server.requests) == 3:
+            web.sends(307, headers={"Location": "/moved"})(handler)
+            return
+        body = server.requests[-1][3]
+        n = json.loads(body)["inputs"]["shape"][0] if body else 0
+        web.sends(body=json.dumps({"answers": [{"label": 1}] * n}).encode())(handler)
+
+    inputs = np.random.default_rng(2).integers(0, 256, (9, *SHAPE), dtype=np.uint8)
+    with web.faulty(step) as server:
+        suspect = opened(server.url.replace("//", "//me:s3cret-s3cret@") + "?key=1234567890")
+        suspect.query(inputs[:2])
+        suspect.query(inputs)
+        suspect.query(inputs[3:6])
+        suspect.describe()
+        suspect.query(inputs[:1])
+        suspect.close()
+    sizes = {path: [] for path in ("/v1/predict?key=1234567890", "/moved", "/v1/model?key=1234567890")}
+    for method, path, headers, body in server.requests:
+        asked = body and json.loads(body)["inputs"]["shape"][0]
+        sizes[path].append(asked or method)
+        assert headers["Authorization"] == "Basic " + base64.b64encode(b"me:s3cret-s3cret").decode()
+        assert (headers.get("Content-Length"), headers.get("Content-Type")) == (
+            (str(len(body)), "application/json") if body else (None, None)
+        )
+    assert list(sizes.values()) == [[2, 9, 3, 1], [3], ["GET"]]
+    bodies = [body for _, path, _, body in server.requests if path.startswith("/v1/predict")]
+    assert bodies == [question(part) for part in (inputs[:2], inputs, inputs[3:6], inputs[:1])]
+
+
 def test_a_top_list_that_names_every_label_becomes_scores(opened):
     def listed(order):
         return {"answers": [{"top": [{"label": j, "score": s} for j, s in order]}] * 2}
