@@ -297,7 +297,12 @@ def render(_: argparse.Namespace) -> None:
     if not lines:
         raise SystemExit("no kept lines: run `python benchmarks/innocents.py run` first")
     current = {trial.identity for data in ROUNDS for trial in planned(data, ROUNDS[data])}
-    kept_out = [line for line in lines if "innocent" in line and line["id"] not in current]
+    current |= {
+        digest([FORMAT, "control", data, scheme, number])
+        for data in ROUNDS
+        for scheme, number in planned_controls(data)
+    }
+    kept_out = [line for line in lines if line["id"] not in current]
     lines = [line for line in lines if line not in kept_out]
     PAGE.write_text(page(lines, superseded=kept_out, notes=NOTES.read_text()))
     print(f"written: {PAGE}", file=sys.stderr)
