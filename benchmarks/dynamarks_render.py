@@ -1,14 +1,17 @@
 """Renders benchmarks/dynamarks.md from the recorded trials; every figure is computed here, none is typed."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+from dynamarks_plot import plot_strength
 from dynamarks_render_level import level_section
 from dynamarks_render_planner import planner_section, signs_section
 from dynamarks_render_relatives import overhead_section, relatives_section
 from dynamarks_render_thieves import thieves_section
 from dynamarks_text import UNMARKED, Trial, mean, share, spread, table
 
+PLOT = Path(__file__).parent / "dynamarks.strength.svg"
 MODES = ("scores", "top-3", "rounded-2", "rounded", "labels")
 SOFT = (
     "soft-1000", "soft-5000", "soft-15000", "soft-50000", "mlp-1000", "mlp-5000", "mlp-15000", "mlp-50000",
@@ -52,6 +55,7 @@ def render(trials: Sequence[Trial], environment: dict[str, Any]) -> str:
         _owner(by_name.get("owner", [])),
     ]
     parts += [_suspects(title, names, by_name) for title, names in GROUPS.items()]
+    parts.insert(-1, plot_strength(by_name, PLOT))
     parts += [
         _other_client(by_name),
         thieves_section(by_name),
