@@ -67,8 +67,8 @@ def _stated(value):
 
 
 def patient(url, **settings):
-    """Return a suspect with the usual patience whose waits are shorter than they say."""
-    settings = {"timeout_s": 20.0, "sleep": lambda seconds: time.sleep(seconds / 100), "max_attempts": 12} | settings
+    """Return a suspect whose waits are shorter than they say, and whose patience outlasts two storms met alone."""
+    settings = {"timeout_s": 20.0, "sleep": lambda seconds: time.sleep(seconds / 100), "max_attempts": 36} | settings
     return HttpSuspect(url, **settings)
 
 
