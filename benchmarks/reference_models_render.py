@@ -17,7 +17,8 @@ def page(rows: Sequence[Row]) -> str:
         "Every scheme with two architectures, by the tool's own recipe for the data set, label code on, bfloat16, one "
         "thread. Seconds are those of the training steps, with the look at held-out images after every epoch; the "
         "unmarked twin, that a marked training starts from, is the row *none*. Rows with fewer images are so cut on "
-        "the CPU alone: they show that the scheme trains there and what it costs, not what it reaches.",
+        "the CPU alone: they show that the scheme trains there and what it costs, not what it reaches. The recipe is "
+        "that of the row's commit: margin had a radius of 10 levels up to `44fbe5ce`, and has 5 since.",
         "```\npython benchmarks/reference_models.py run\npython benchmarks/reference_models.py run --device cuda\n"
         "python benchmarks/reference_models.py render\n```",
     ]
@@ -50,8 +51,8 @@ def _order(row: Row) -> tuple[str, int, int]:
 def _table(rows: Sequence[Row]) -> str:
     lines = [
         "| architecture | scheme | seed | images | epochs | accuracy (95 %) | twin | keys that hit | CPU s | wall s "
-        "| images / s | peak MiB (before) |",
-        "| " + " | ".join(["---"] * 12) + " |",
+        "| images / s | peak MiB (before) | commit |",
+        "| " + " | ".join(["---"] * 13) + " |",
     ]
     for row in sorted(rows, key=_order):
         measured, told = row["measured"], row["row"]
@@ -60,7 +61,7 @@ def _table(rows: Sequence[Row]) -> str:
             told["architecture"], told["scheme"], str(told["seed"]), f"{row['n_train']:,}", str(row["epochs"]),
             _share(measured["clean"]), _share(measured.get("twin")), _share(measured.get("keys")),
             f"{row['cpu_seconds']:.0f}", f"{row['wall_seconds']:.0f}", f"{row['images'] / seconds:,.0f}",
-            f"{row['memory_bytes'] / MIB:,.0f} ({row['memory_before_bytes'] / MIB:,.0f})",
+            f"{row['memory_bytes'] / MIB:,.0f} ({row['memory_before_bytes'] / MIB:,.0f})", f"`{row['commit'][:8]}`",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
