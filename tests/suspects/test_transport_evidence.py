@@ -114,6 +114,16 @@ def test_the_whole_chain_that_was_shown_is_recorded(authority, trusted):
     assert reply.certificate_sha256 == digest
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_service_that_closes_after_every_answer_is_recorded_like_any_other(authority, trusted, encrypted):
+    context, digest = authority.server("closing") if encrypted else (None, "")
+    step = web.sends(body=GOOD, headers={"Connection": "close"}, close=True)
+    with web.faulty(step, tls=context) as server, suspect_at(server.url) as suspect:
+        replies = [suspect.query(TWO).reply for _ in range(2)]
+    assert [reply.address for reply in replies] == ["127.0.0.1"] * 2
+    assert [reply.certificates for reply in replies] == [(digest,) if encrypted else ()] * 2
+
+
 def test_redirects_that_were_followed_are_recorded_without_their_query():
     steps = (web.sends(307, headers={"Location": "/elsewhere?token=s3cret"}), web.sends(body=GOOD))
     with web.faulty(*steps) as server, suspect_at(server.url) as suspect:

@@ -3,33 +3,33 @@
 import base64
 import hashlib
 import logging
-import os
 import re
 import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
-from http.cookiejar import DefaultCookiePolicy
 from itertools import islice
 from urllib.parse import urlsplit
 
-import certifi
 import requests
-from requests.adapters import HTTPAdapter
-from requests.auth import HTTPBasicAuth
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProxyError, ReadTimeoutError
-from urllib3.response import HTTPResponse
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    DecodeError,
+    HTTPError,
+    LocationValueError,
+    ProxyError,
+    ReadTimeoutError,
+)
+from urllib3.response import BaseHTTPResponse
 
-from auditor import __version__
-from auditor.canonical import sha256_hex
-from auditor.errors import SuspectAnswerError, SuspectUnavailableError, UsageError, Wire
+from auditor.errors import SuspectAnswerError, SuspectUnavailableError, Wire
 from auditor.evidence.reading import printable
 from auditor.suspects.http.addresses import Target, redirected
+from auditor.suspects.http.connections import Connections, Route, look_at, peer_of, session_of
 from auditor.suspects.http.deadline import Deadline
 
 MAX_HEADERS = 50
@@ -99,8 +99,11 @@ class Transport:
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
         self._deadline = Deadline(timeout_s)
-        self._session = _session(self._deadline, auth=target.auth, proxy=proxy)
-        self._made: tuple[tuple[str, str, str], requests.PreparedRequest] | None = None
+        self._connections = Connections(self._deadline)
+        self._session = session_of(self._connections, auth=target.auth, proxy=proxy)
+        self._known: tuple[tuple[str, str, str], Route] | None = None
+        # Most headers are the same in every answer.
+        self._told_header = lru_cache(maxsize=4 * MAX_HEADERS)(self._told)
 
     def close(self) -> None:
         """Close pooled connections and stop watching them."""
@@ -147,12 +150,8 @@ class Transport:
             return "", ""
         try:
             port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-            with socket.create_connection((parts.hostname or "", port), timeout=self._timeout_s) as connected:
-                address = str(connected.getpeername()[0])
-                if parts.scheme != "https":
-                    return address, ""
-                with _trusting(self._session.verify).wrap_socket(connected, server_hostname=parts.hostname) as secured:
-                    return address, sha256_hex(secured.getpeercert(binary_form=True) or b"")
+            peer = look_at(parts.scheme, parts.hostname or "", port, session=self._session, timeout_s=self._timeout_s)
+            return peer.address, next(iter(peer.certificates), "")
         except (OSError, ValueError) as error:
             outcome = self._failure(error)
             raise SuspectUnavailableError(f"{self._target.uri}: {outcome.text}") from error
@@ -161,9 +160,9 @@ class Transport:
         causes = tuple(_causes(error))
         if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
             raise SuspectUnavailableError(f"{self._target.uri}: its TLS certificate is not trusted") from error
-        if isinstance(error, requests.exceptions.ContentDecodingError):
+        if isinstance(error, DecodeError):
             raise SuspectAnswerError(f"{self._target.uri}: the answer's compression is broken") from error
-        if isinstance(error, requests.exceptions.InvalidURL | UnicodeError):
+        if isinstance(error, requests.exceptions.InvalidURL | LocationValueError | UnicodeError):
             raise SuspectUnavailableError(f"{self._target.uri}: the address cannot be used") from error
         return Failure(text=_network_error(causes))
 
@@ -171,54 +170,44 @@ class Transport:
         redirects: list[str] = []
         for _ in range(MAX_REDIRECTS + 1):
             started_s = time.monotonic()
-            request = self._prepared(method, url, sent, content_type=content_type if sent is not None else "")
-            # Not by Session.send, which also looks for cookies to keep and redirects to follow: there are none to find.
-            response = self._session.get_adapter(url).send(
-                request,
-                timeout=self._timeout_s,
-                verify=self._session.verify or True,
-                proxies=self._session.proxies,
-                stream=True,
-            )
-            with closing(response):
+            route = self._route(method, url, content_type=content_type if sent is not None else "")
+            with _ended(route.ask(sent, timeout_s=self._timeout_s)) as response:
                 location = response.headers.get("Location", "")
-                if response.status_code in (301, 302, 307, 308) and location:
+                if response.status in (301, 302, 307, 308) and location:
                     url = redirected(url, location, uri=self._target.uri)
-                    redirects.append(f"{response.status_code} {printable(url.partition('?')[0], limit=200)}")
+                    redirects.append(f"{response.status} {printable(url.partition('?')[0], limit=200)}")
                     continue
-                address, certificates = _peer_address(response), _peer_certificates(response)
-                body = self._read(response) if 200 <= response.status_code < 300 else b""
+                # The connection goes back to its pool once the body is read.
+                peer = peer_of(response)
+                body = self._read(response) if 200 <= response.status < 300 else b""
                 if _is_damaged(body, response):
                     return Failure(text="the answer is not the one its digest was made of")
                 return Received(
-                    status=response.status_code,
+                    status=response.status,
                     body=body,
                     server_date=printable(response.headers.get("Date")),
                     retry_after=response.headers.get("Retry-After", ""),
-                    address=address,
-                    certificate_sha256=next(iter(certificates), ""),
-                    certificates=certificates,
+                    address=peer.address,
+                    certificate_sha256=next(iter(peer.certificates), ""),
+                    certificates=peer.certificates,
                     redirects=tuple(redirects),
                     headers=self._told_headers(response),
                     elapsed_ms=round((time.monotonic() - started_s) * 1000),
                 )
         raise SuspectAnswerError(f"{self._target.uri}: more than {MAX_REDIRECTS} redirects")
 
-    def _prepared(self, method: str, url: str, sent: bytes | None, *, content_type: str) -> requests.PreparedRequest:
-        """Return a request; from one question to the next only the body differs, so that the rest is made once."""
+    def _route(self, method: str, url: str, *, content_type: str) -> Route:
+        """Return how such a request is made; from one question to the next it stays the same."""
         what = (method, url, content_type)
-        if self._made is not None and self._made[0] == what:
-            request = self._made[1]
-            request.prepare_body(sent, None)
-            return request
-        headers = {**self._headers, **({"Content-Type": content_type} if content_type else {})}
-        request = self._session.prepare_request(requests.Request(method, url, headers=headers, data=sent))
-        self._made = (what, request)
-        return request
+        if self._known is None or self._known[0] != what:
+            headers = {**self._headers, **({"Content-Type": content_type} if content_type else {})}
+            request = self._session.prepare_request(requests.Request(method, url, headers=headers))
+            self._known = (what, self._connections.route(request, session=self._session))
+        return self._known[1]
 
-    def _read(self, response: requests.Response) -> bytes:
+    def _read(self, response: BaseHTTPResponse) -> bytes:
         body = bytearray()
-        for chunk in response.iter_content(CHUNK_BYTES):
+        for chunk in response.stream(CHUNK_BYTES, decode_content=True):
             body += chunk
             if len(body) > self._max_body_bytes:
                 raise SuspectAnswerError(f"{self._target.uri}: an answer is larger than {self._max_body_bytes} bytes")
@@ -226,70 +215,28 @@ class Transport:
             raise SuspectAnswerError(f"{self._target.uri}: an answer repeats a secret that was sent; it is not kept")
         return bytes(body)
 
-    def _told_headers(self, response: requests.Response) -> tuple[tuple[str, str], ...]:
-        told = []
-        for name, value in islice(response.headers.items(), MAX_HEADERS):
-            hidden = SECRET_HEADER.search(name) or any(secret in value.encode() for secret in self._secrets)
-            if not hidden:
-                told.append((printable(name.lower()), printable(value, limit=200)))
-        return tuple(sorted(told))
+    def _told_headers(self, response: BaseHTTPResponse) -> tuple[tuple[str, str], ...]:
+        told = (self._told_header(name, value) for name, value in islice(response.headers.items(), MAX_HEADERS))
+        return tuple(sorted(header for header in told if header is not None))
+
+    def _told(self, name: str, value: str) -> tuple[str, str] | None:
+        """Return a header as it may be kept; None where it may hold a secret."""
+        if SECRET_HEADER.search(name) or any(secret in value.encode() for secret in self._secrets):
+            return None
+        return printable(name.lower()), printable(value, limit=200)
 
 
-class _TimedAdapter(HTTPAdapter):
-    """The usual adapter, whose direct connections tell the deadline which socket they read from."""
-
-    def __init__(self, deadline: Deadline) -> None:
-        class Plain(HTTPConnection):
-            def getresponse(self) -> HTTPResponse:  # type: ignore[override]
-                deadline.reads_from(self.sock)
-                return super().getresponse()
-
-        class Secure(HTTPSConnection):
-            def getresponse(self) -> HTTPResponse:  # type: ignore[override]
-                deadline.reads_from(self.sock)
-                return super().getresponse()
-
-        class PlainPool(HTTPConnectionPool):
-            ConnectionCls = Plain
-
-        class SecurePool(HTTPSConnectionPool):
-            ConnectionCls = Secure
-
-        super().__init__(pool_connections=1, pool_maxsize=2, max_retries=0)
-        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+@contextmanager
+def _ended(response: BaseHTTPResponse) -> Iterator[BaseHTTPResponse]:
+    """Give the connection of an answer back; one whose body was not read to its end is closed."""
+    try:
+        yield response
+    finally:
+        response.close()
+        response.release_conn()
 
 
-def _session(deadline: Deadline, *, auth: HTTPBasicAuth | None, proxy: str | None) -> requests.Session:
-    session = requests.Session()
-    # Nothing comes from the environment unseen: a .netrc entry would send its owner's password to a suspect, and a
-    # proxy nobody named would stand between the examiner and whoever answers.
-    session.trust_env = False
-    session.proxies = {} if proxy is None else {"http": proxy, "https": proxy}
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE", "")
-    if bundle and not os.path.exists(bundle):
-        raise UsageError("REQUESTS_CA_BUNDLE names a file that does not exist")
-    session.verify = bundle or True
-    session.auth = auth
-    # Cookies would let a service recognise the audit from one question to the next.
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.headers.update(
-        {"User-Agent": f"auditor/{__version__}", "Accept": "application/json", "Accept-Encoding": "identity"}
-    )
-    adapter = _TimedAdapter(deadline)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
-
-
-def _trusting(bundle: bool | str | None) -> ssl.SSLContext:
-    """Return what verifies certificates as the session does: against the named bundle, or the usual roots."""
-    trusted = bundle if isinstance(bundle, str) else certifi.where()
-    if os.path.isdir(trusted):
-        return ssl.create_default_context(capath=trusted)
-    return ssl.create_default_context(cafile=trusted)
-
-
-def _is_damaged(body: bytes, response: requests.Response) -> bool:
+def _is_damaged(body: bytes, response: BaseHTTPResponse) -> bool:
     """Return whether a body is another than the service made its digest of (RFC 9530), where it states one."""
     if not body or response.headers.get("Content-Encoding", "identity") != "identity":
         return False
@@ -298,29 +245,6 @@ def _is_damaged(body: bytes, response: requests.Response) -> bool:
         if stated and base64.b64encode(hashlib.sha256(body).digest()).decode() != stated[1]:
             return True
     return False
-
-
-def _peer_address(response: requests.Response) -> str:
-    connection = response.raw.connection
-    if connection is None or connection.sock is None or connection.proxy is not None:
-        return ""
-    return str(connection.sock.getpeername()[0])
-
-
-def _peer_certificates(response: requests.Response) -> tuple[str, ...]:
-    connected = getattr(response.raw.connection, "sock", None)
-    if not isinstance(connected, ssl.SSLSocket):
-        return ()
-    # Public from Python 3.13 on; before, the same method is only on the object behind the socket.
-    shown = getattr(connected, "get_unverified_chain", None)
-    if shown is not None:
-        return tuple(sha256_hex(certificate) for certificate in shown())
-    behind = getattr(connected, "_sslobj", None)
-    shown = getattr(behind, "get_unverified_chain", None)
-    if shown is not None:
-        return tuple(sha256_hex(ssl.PEM_cert_to_DER_cert(certificate.public_bytes())) for certificate in shown())
-    own = connected.getpeercert(binary_form=True)
-    return () if own is None else (sha256_hex(own),)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
