@@ -32,9 +32,9 @@ from auditor.evidence.schedule import draw_schedule, opening_length
 from auditor.evidence.storage import need_space
 from auditor.evidence.transcript import Loss, Transcript, TranscriptWriter
 from auditor.evidence.transcript_records import MAX_INLINE_BODY
+from auditor.interruption import Shield
 from auditor.issued import Issued
 from auditor.lanes import Arrival, Lanes, loss_of
-from auditor.lanes import uninterrupted as uninterrupted
 from auditor.records import Inputs, Probe, Progress, Reason, Reply
 from auditor.suspects.base import Exchange, Suspect
 from auditor.verdict import decide
@@ -106,6 +106,7 @@ class Asking:
         self._planned = draw_schedule(opened.seal.protocol, judge=plan.judge)
         self._samples = {sample.index: sample for sample in opened.keys.samples}
         self._basis = basis_of(opened.seal.protocol, opened.seal.spec, panel_rate=plan.panel_rate)
+        self._shield = Shield()
         self._watch = Watch(self._basis, self._samples, plan.charged_alpha)
         self._claimed: frozenset[int] | None = None
         self._failed_in_a_row = 0
@@ -156,16 +157,17 @@ class Asking:
         """
         n_opening = opening_length(self._opened.seal.protocol)
         self._lanes = Lanes(self._suspect)
-        try:
-            return self._ask_in_stages(n_opening)
-        except KeyboardInterrupt:
-            with uninterrupted(), self._writer.together():
-                for arrival in self._lanes.last():
-                    self._record(arrival)
-            return "interrupted"
-        finally:
-            self._lanes.close()
-            self._progress.end()
+        with self._shield.raised():
+            try:
+                return self._ask_in_stages(n_opening)
+            except KeyboardInterrupt:
+                with self._shield, self._writer.together():
+                    for arrival in self._lanes.last():
+                        self._record(arrival)
+                return "interrupted"
+            finally:
+                self._lanes.close()
+                self._progress.end()
 
     def _ask_in_stages(self, n_opening: int) -> str:
         permitted = n_opening + self._plan.max_keys - self._opened.seal.protocol.opening_keys
@@ -220,7 +222,7 @@ class Asking:
         """Keep the lanes full, answers and the requests after them one write; False when the suspect has withdrawn."""
         while True:
             sent: list[tuple[int, Inputs]] = []
-            with uninterrupted():
+            with self._shield:
                 with self._writer.together():
                     for arrival in self._lanes.take():
                         self._record(arrival)

@@ -4,12 +4,12 @@ Only the caller's thread writes evidence; other threads wait for the network and
 there is no other thread, so that Ctrl-C strikes where the answer is waited for.
 """
 
-import signal
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+import time
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 
 from auditor.errors import (
     SuspectAnswerError,
@@ -47,17 +47,13 @@ class Lanes:
     def __init__(self, suspect: Suspect) -> None:
         self._suspect = suspect
         self._width = suspect.concurrency
-        self._waiting: list[tuple[int, Inputs]] = []
-        self._running: dict[Future[Exchange], int] = {}
-        self._back: list[Arrival] = []
-        self._bell = threading.Event()
-        """Rung whenever a batch has come back; silenced before one looks, so that none is overheard."""
-        self._pool = ThreadPoolExecutor(self._width, thread_name_prefix="lane") if self._width > 1 else None
-
-    @property
-    def n_in_flight(self) -> int:
-        """Batches that were sent and have not come back."""
-        return len(self._waiting) + len(self._running)
+        self._tasks: SimpleQueue[tuple[int, Inputs] | None] = SimpleQueue()
+        self._back: deque[tuple[int, Arrival | BaseException]] = deque()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        """Rung once for every batch that has come back; silenced before one looks, so that none is overheard."""
+        self._threads: list[threading.Thread] = []
+        self.n_in_flight = 0
+        """Batches that were sent and not taken back yet."""
 
     @property
     def n_free(self) -> int:
@@ -66,67 +62,74 @@ class Lanes:
 
     def send(self, number: int, inputs: Inputs) -> None:
         """Send a batch; with one lane it leaves when its answer is waited for."""
-        if self._pool is None:
-            self._waiting.append((number, inputs))
-        else:
-            future = self._pool.submit(self._suspect.query, inputs)
-            self._running[future] = number
-            future.add_done_callback(lambda _: self._bell.set())
+        self.n_in_flight += 1
+        self._tasks.put((number, inputs))
+        if 1 < self._width > len(self._threads):
+            thread = threading.Thread(target=self._run, name=f"lane_{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def wait(self) -> None:
         """Wait until a batch has come back; Ctrl-C may strike here without losing one that has."""
-        if self._pool is None:
-            number, inputs = self._waiting.pop(0)
-            self._back.append(_arrival(number, lambda: self._suspect.query(inputs)))
-        else:
-            self._bell.wait()
+        if self._width > 1:
+            self._bell.get()
+        elif (task := self._tasks.get()) is not None:
+            self._back.append((task[0], self._ask(*task)))
 
     def take(self) -> tuple[Arrival, ...]:
-        """Return all batches that have come back, in the order of their numbers; called with Ctrl-C held back."""
-        taken, self._back = (*self._back, *self._arrived()), []
-        return taken
+        """Return all batches that have come back, in the order of their numbers; called with Ctrl-C held back.
+
+        Raises:
+            BaseException: what a lane met that is no :class:`SuspectError`.
+        """
+        while not self._bell.empty():
+            self._bell.get()
+        taken = sorted((self._back.popleft() for _ in range(len(self._back))), key=lambda item: item[0])
+        self.n_in_flight -= len(taken)
+        arrivals = []
+        for _, what in taken:
+            if isinstance(what, BaseException):
+                raise what
+            arrivals.append(what)
+        return tuple(arrivals)
 
     def last(self) -> tuple[Arrival, ...]:
         """Return what still comes back in a short time; what does not is cut off and stays on its way for ever."""
-        if self._pool is None:
-            self._waiting.clear()
+        if self._width == 1:
             return self.take()
-        wait(self._running, timeout=GRACE_S)
-        self._suspect.cancel()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        return tuple(arrival for arrival in self._arrived() if arrival.exchange is not None)
+        ends_s = time.monotonic() + GRACE_S
+        while len(self._back) < self.n_in_flight and (left_s := ends_s - time.monotonic()) > 0:
+            with suppress(Empty):
+                self._bell.get(timeout=left_s)
+        self.close()
+        return tuple(arrival for arrival in self.take() if arrival.exchange is not None)
 
     def close(self) -> None:
         """Cut off whatever is on its way and end all threads."""
-        if self._pool is not None:
-            if self._running:
-                self._suspect.cancel()
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._threads and len(self._back) < self.n_in_flight:
+            self._suspect.cancel()
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
 
-    def _arrived(self) -> Iterator[Arrival]:
-        self._bell.clear()
-        done = [(number, future) for future, number in self._running.items() if future.done()]
-        for number, future in sorted(done, key=lambda item: item[0]):
-            del self._running[future]
-            if not future.cancelled():
-                yield _arrival(number, future.result)
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            what: Arrival | BaseException
+            try:
+                what = self._ask(*task)
+            except BaseException as error:  # noqa: BLE001
+                # Whoever waits for the lanes meets it.
+                what = error
+            self._back.append((task[0], what))
+            self._bell.put(None)
 
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block has ended: an answer that was paid for is written down first."""
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
-        yield
-        return
-    held: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if held:
-            previous(signal.SIGINT, None)
+    def _ask(self, number: int, inputs: Inputs) -> Arrival:
+        try:
+            return Arrival(number=number, exchange=self._suspect.query(inputs), error=None)
+        except SuspectError as error:
+            return Arrival(number=number, exchange=None, error=error)
 
 
 def loss_of(error: SuspectError) -> Loss | None:
@@ -140,10 +143,3 @@ def loss_of(error: SuspectError) -> Loss | None:
             return Loss.UNUSABLE
         case _:
             return None
-
-
-def _arrival(number: int, ask: Callable[[], Exchange]) -> Arrival:
-    try:
-        return Arrival(number=number, exchange=ask(), error=None)
-    except SuspectError as error:
-        return Arrival(number=number, exchange=None, error=error)

@@ -1,8 +1,6 @@
 """Rules of asking and asking again, against replies and suspects that follow a table."""
 
 import json
-import os
-import signal
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -11,7 +9,6 @@ import pytest
 from cases import TableSuspect, TickingClock, fails_at, marked, seal_keys, small_protocol
 
 from auditor import asking
-from auditor.asking import uninterrupted
 from auditor.audit import Request, run_audit
 from auditor.errors import (
     Attempt,
@@ -151,20 +148,6 @@ def test_the_answer_is_stored_before_the_line_and_attempts_stand_in_the_same_wri
         assert json.loads(before.splitlines()[-1])["entry"] == "request"
         following = [json.loads(line)["entry"] for line in whole[len(before) :].splitlines()[:2]]
         assert following[0] == ("attempt-failed" if number == 1 else "response")
-
-
-def test_ctrl_c_waits_until_a_paid_answer_is_written_down():
-    done = []
-
-    def interrupted_block():
-        with uninterrupted():
-            os.kill(os.getpid(), signal.SIGINT)
-            done.append("written")
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted_block()
-    assert done == ["written"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_another_suspect_is_refused_before_anything_is_asked(tmp_path):
