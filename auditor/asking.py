@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from auditor.analysis import (
+    Decided,
+    Null,
+    Replies,
     basis_of,
     code_is_open,
     gather_facts,
@@ -107,7 +110,6 @@ class Asking:
         self._samples = {sample.index: sample for sample in opened.keys.samples}
         self._basis = basis_of(opened.seal.protocol, opened.seal.spec, panel_rate=plan.panel_rate)
         self._shield = Shield()
-        self._watch = Watch(self._basis, self._samples, plan.charged_alpha)
         self._claimed: frozenset[int] | None = None
         self._failed_in_a_row = 0
         self._counted_to = 0
@@ -117,7 +119,7 @@ class Asking:
         self._in_flight: dict[int, tuple[Probe, ...]] = {}
         self._n_batches = 0
         self._lost: tuple[_Batch, ...] = ()
-        self.replies = Issued(self._planned)
+        self.replies = Issued(self._planned, folder=folder)
         self.last_error: SuspectError | None = None
         self._code_open: bool | None = None
         """Whether the first look at the label code calls for all keys; None before that look."""
@@ -178,9 +180,12 @@ class Asking:
         stayed = stayed and self._converse(lambda: self._next(n_opening, size=self._suspect.batch_size))
         if not stayed or not self.anything_answered or len(self.replies) < n_opening:
             return "failed"
-        if self._invalid(self.replies[:n_opening]):
+        opening = sort_replies(self.replies[:n_opening])
+        null = self._basis.measure_null(opening, self._samples, self._basis.levels(self._plan.charged_alpha))
+        if self._invalid(opening, null):
             # Where the last batches got no answer at all, the line was cut and the audit may go on later.
             return "failed" if self._cut_off else "invalid"
+        self._watch = Watch(self._basis, self._samples, self._plan.charged_alpha, null=null)
         self._progress.begin("asking further keys", max(permitted - n_opening, 1))
         self._progress.advance(len(self.replies) - n_opening)
         size = min(STAGE_2_BATCH, self._suspect.batch_size)
@@ -309,19 +314,16 @@ class Asking:
         self.last_error = error
         logger.warning("batch %d stayed without an answer: %s", number, error)
 
-    def _invalid(self, opening: Sequence[Reply]) -> bool:
+    def _invalid(self, opening: Replies, null: Null) -> bool:
         """True when stage 1 already shows that no further key can help: failed controls, obstruction and the like."""
         protocol = self._opened.seal.protocol
-        grouped = sort_replies(opening)
-        levels = self._basis.levels(self._plan.charged_alpha)
-        null = self._basis.measure_null(grouped, self._samples, levels)
-        decided = self._basis.decide(grouped, self._samples, null, levels)
         facts = gather_facts(
-            grouped,
+            opening,
             self._samples,
             protocol,
             null=null,
-            decided=decided,
+            # None of these reasons depends on what the test says.
+            decided=Decided(rejected=False, futile=False, outcome=None),
             code=None,
             closed_reason="open",
             claimed=self._claimed,

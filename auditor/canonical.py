@@ -248,20 +248,25 @@ def _check_depth(value: JsonValue, *, what: str) -> None:
 
 
 def _refuse_unsigned(value: JsonValue) -> None:
-    # Exact types come first: what is written consists of them, and an abstract type takes ten times as long to ask.
-    kind = type(value)
-    if kind is str or kind is bool or value is None:
-        return
-    if isinstance(value, int):
-        if abs(value) > 2**53 - 1:
-            raise ValueError("integer too large")
-    elif isinstance(value, float):
-        raise ValueError("binary floats are not signed; write a decimal string")
-    elif isinstance(value, (dict, Mapping)):
-        for name, item in value.items():
-            if not isinstance(name, str):
+    waiting: list[JsonValue] = [value]
+    while waiting:
+        item = waiting.pop()
+        # Exact types come first: what is written consists of them, and an abstract type takes ten times as long to ask.
+        kind = type(item)
+        if kind is str or kind is bool or item is None:
+            continue
+        if isinstance(item, int):
+            if not -(2**53) < item < 2**53:
+                raise ValueError("integer too large")
+        elif isinstance(item, float):
+            raise ValueError("binary floats are not signed; write a decimal string")
+        elif isinstance(item, (dict, Mapping)):
+            if not all(map(_is_text, item)):
                 raise ValueError("names in objects are text")
-            _refuse_unsigned(item)
-    elif isinstance(value, (list, tuple, Sequence)) and not isinstance(value, str):
-        for item in value:
-            _refuse_unsigned(item)
+            waiting.extend(item.values())
+        elif isinstance(item, (list, tuple, Sequence)) and not isinstance(item, str):
+            waiting.extend(item)
+
+
+def _is_text(name: object) -> bool:
+    return isinstance(name, str)

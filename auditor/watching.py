@@ -21,13 +21,14 @@ class Watch:
         basis: the null basis of the sealed plan.
         samples: the sealed metadata by index.
         alpha: level of the claim.
+        null: the null rate after stage 1, which is complete; shams are asked in no other, so that their bound stands.
     """
 
-    def __init__(self, basis: Basis, samples: Mapping[int, Sample], alpha: float) -> None:
+    def __init__(self, basis: Basis, samples: Mapping[int, Sample], alpha: float, *, null: Null) -> None:
         self._basis = basis
         self._samples = samples
         self._levels = basis.levels(alpha)
-        self._null: Null | None = None
+        self._null = null
         self._n_seen = 0
         self._n_keys = 0
         self._n_hits = 0
@@ -44,7 +45,7 @@ class Watch:
                 and perhaps more.
             last: look in any case, because no more replies will come.
         """
-        basis, protocol = self._basis, self._basis.protocol
+        protocol = self._basis.protocol
         if protocol.null_basis is not NullBasis.SHAMS:
             # Fewer looks keep the error rate, which the results compute from all answers anyway.
             due = self._n_looked + 1 + self._n_looked // LOOK_SHARE
@@ -52,9 +53,6 @@ class Watch:
                 self._n_looked = len(replies)
                 self._decided = self._decides(replies)
             return self._decided
-        if self._null is None:
-            # Shams are asked in stage 1 only, so that their bound stands from here on.
-            self._null = basis.measure_null(sort_replies(replies), self._samples, self._levels)
         new = [r for r in replies[self._n_seen :] if r.probe.kind is SampleKind.KEY and not r.probe.repeat]
         hits = self._n_hits + np.cumsum([is_hit(reply, self._samples) for reply in new], dtype=np.int64)
         trials = self._n_keys + np.arange(1, len(new) + 1)

@@ -23,6 +23,13 @@ def replies_of(protocol, samples, hit_of):
     return replies
 
 
+def a_watch(protocol, samples, replies):
+    basis = basis_of(protocol, SPEC)
+    opening = sort_replies(replies[: opening_length(protocol)])
+    null = basis.measure_null(opening, samples, basis.levels(protocol.alpha))
+    return Watch(basis, samples, protocol.alpha, null=null)
+
+
 @given(
     hits=st.lists(st.sampled_from([True, False, None]), min_size=30, max_size=30),
     design=st.sampled_from(Design),
@@ -34,7 +41,7 @@ def test_watching_decides_when_running_the_whole_test_again_would(hits, design, 
     )
     samples = samples_of(protocol)
     replies = replies_of(protocol, samples, lambda probe: hits[probe.index] if probe.index < 30 else True)
-    watch, levels = Watch(basis_of(protocol, SPEC), samples, protocol.alpha), spend(protocol.alpha, protocol, SPEC)
+    watch, levels = a_watch(protocol, samples, replies), spend(protocol.alpha, protocol, SPEC)
     for n in range(opening_length(protocol), len(replies) + 1, batch):
         grouped = sort_replies(replies[:n])
         null = measure_null(grouped, samples, levels, protocol, SPEC)
@@ -47,7 +54,7 @@ def test_a_hit_is_found_once_it_is_there(hits, batch):
     protocol = a_protocol(**{"n_keys": 30, "opening_keys": 3, "n_shams": 80, "n_sham_patterns": 16})
     samples = samples_of(protocol)
     replies = replies_of(protocol, samples, lambda probe: hits[probe.index] if probe.index < 30 else True)
-    watch = Watch(basis_of(protocol, SPEC), samples, protocol.alpha)
+    watch = a_watch(protocol, samples, replies)
     for n in range(0, len(replies) + 1, batch):
         assert watch.any_hit(replies[:n]) == (count_hits(sort_replies(replies[:n]).keys, samples) > 0)
 
@@ -60,7 +67,7 @@ def test_an_answer_is_looked_at_once_however_long_the_audit(monkeypatch):
     looked = []
     hit = watching.is_hit
     monkeypatch.setattr(watching, "is_hit", lambda reply, known: looked.append(reply) or hit(reply, known))
-    watch = Watch(basis_of(protocol, SPEC), samples, protocol.alpha)
+    watch = a_watch(protocol, samples, replies)
     for n in range(opening_length(protocol), len(replies) + 1, 16):
         watch.decided(replies[:n])
     assert len(looked) <= protocol.n_keys

@@ -26,9 +26,9 @@ import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from auditor.canonical import JsonValue, decimal_string
 from auditor.errors import StorageError, Wire
@@ -307,8 +307,7 @@ def recoverable_prefix(data: bytes) -> bytes:
     return data[: data.rfind(b"\n") + 1]
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(NamedTuple):
     """One line to be written."""
 
     entry: str
@@ -316,8 +315,7 @@ class _Line:
     counts: Counts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _State:
+class _State(NamedTuple):
     """Where a writer stands after a line."""
 
     seq: int

@@ -1,8 +1,10 @@
 """What a transcript tells, as records: its batches, its stops and resumptions, and its closing counts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
+from operator import add
+from typing import NamedTuple
 
 from auditor.canonical import JsonValue
 from auditor.errors import Attempt, Wire
@@ -133,8 +135,7 @@ class Transcript:
     """Most batches that were asked and not ended at one time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
+class Counts(NamedTuple):
     """What happened so far; the closing line repeats it."""
 
     batches: int = 0
@@ -149,21 +150,11 @@ class Counts:
 
     def plus(self, other: "Counts") -> "Counts":
         """Return the sum, field by field."""
-        return Counts(
-            batches=self.batches + other.batches,
-            questions=self.questions + other.questions,
-            responses=self.responses + other.responses,
-            answers=self.answers + other.answers,
-            failed_attempts=self.failed_attempts + other.failed_attempts,
-            failed_batches=self.failed_batches + other.failed_batches,
-            resumptions=self.resumptions + other.resumptions,
-            retries=self.retries + other.retries,
-            wires=self.wires + other.wires,
-        )
+        return Counts(*map(add, self, other))
 
     def as_object(self) -> dict[str, JsonValue]:
         """Return the counts as they are written; the last three are left out where they are 0."""
-        found: dict[str, JsonValue] = {each.name: int(getattr(self, each.name)) for each in fields(Counts)}
+        found: dict[str, JsonValue] = self._asdict()
         for name in ("resumptions", "retries", "wires"):
             if not found[name]:
                 del found[name]

@@ -40,6 +40,7 @@ class WireLog:
     def __init__(self, wires: Sequence[Wire] = ()) -> None:
         self._known: dict[Wire, int] = {}
         self._headers: list[Headers] = []
+        self._latest: tuple[Wire, str, Noted] | None = None
         for wire in wires:
             self._add(wire)
 
@@ -50,7 +51,14 @@ class WireLog:
             wire: how the answer arrived.
             server_date: its Date header where the answer's line states it anyway.
         """
-        plain = _plain(wire)
+        # Answers that follow one another within a second mostly arrive in the same way to the letter.
+        if self._latest is not None and self._latest[:2] == (wire, server_date):
+            return self._latest[2]
+        noted = self._noted(_plain(wire), server_date=server_date)
+        self._latest = (wire, server_date, noted._replace(line=None))
+        return noted
+
+    def _noted(self, plain: Wire, *, server_date: str) -> Noted:
         stated = tuple((name, value) for name, value in plain.headers if (name, value) != (DATE, server_date))
         kept = replace(plain, headers=())
         number = self._known.get(kept)
