@@ -25,7 +25,7 @@ again after a stop, and why, is said in docs/adr/0012.
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -268,13 +268,11 @@ class TranscriptWriter:
             )
         self._next = tuple(states[1:])
         try:
-            if os.fstat(self._file.fileno()).st_size > self._state.size:
-                os.truncate(self._file.fileno(), self._state.size)
             self._write(data)
         except OSError:
             self._cut()
             raise
-        self._settle()
+        self._state, self._next = states[-1], ()
 
     def _write(self, data: bytes) -> None:
         left = memoryview(data)
@@ -287,18 +285,20 @@ class TranscriptWriter:
 
     def _cut(self) -> None:
         """Take half a line back after a failed write, which needs no space; whole lines stay."""
-        self._settle()
-        try:
-            os.truncate(self._file.fileno(), self._state.size)
-        except OSError:
-            # The torn line stays; whoever reads on resumption sets it aside.
-            return
+        # Where that fails too, the torn line stays; whoever reads on resumption sets it aside.
+        with suppress(OSError):
+            self._settle()
 
     def _settle(self) -> None:
-        """Take note of the lines at hand that are on disk; Ctrl-C may strike between writing and noting."""
+        """Take note of the lines at hand that are on disk, and take half a line back.
+
+        Ctrl-C may strike between writing and noting, and a disk may take part of what it was given.
+        """
         if self._next:
             size = os.fstat(self._file.fileno()).st_size
             self._state = next((state for state in reversed(self._next) if state.size <= size), self._state)
+            if size > self._state.size:
+                os.truncate(self._file.fileno(), self._state.size)
             self._next = ()
 
 
