@@ -253,7 +253,15 @@ def _write_results(
     # Whatever the transcript says was asked is opened: Ctrl-C may strike between its request line and our memory.
     issued = issued_replies(transcript, planned_probes(opened.seal, transcript), max_keys=plan.max_keys)
     asked = sorted({reply.probe.index for reply in issued})
-    bundle_files.write_findings(folder, opened=opened, asked=asked, results=results, clock=clock, examiner=examiner)
+    bundle_files.write_findings(
+        folder,
+        opened=opened,
+        asked=asked,
+        queried_at=transcript.closed_at,
+        results=results,
+        clock=clock,
+        examiner=examiner,
+    )
     return results
 
 

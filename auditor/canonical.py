@@ -20,7 +20,7 @@ MAX_JSON_BYTES = 256 * 1024 * 1024
 MAX_JSON_DEPTH = 32
 
 _COMPACT = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-"""Without floats, and with ASCII alone, the C encoder's compact spelling is the canonical one."""
+"""Without floats, and with names in ASCII, the C encoder's compact spelling is the canonical one."""
 
 
 def sha256_hex(data: bytes) -> str:
@@ -34,14 +34,12 @@ def canonical_bytes(value: JsonValue) -> bytes:
     Raises:
         ValueError: ``value`` holds a float or something JSON does not know; a bug of the caller.
     """
-    _refuse_unsigned(value)
-    try:
-        compact = _COMPACT.encode(value).encode()
-        if compact.isascii():
-            return compact
-    except (TypeError, UnicodeEncodeError):
-        # Only the strict serialiser tells what cannot be written.
-        return rfc8785.dumps(value)
+    if _refuse_unsigned(value):
+        try:
+            return _COMPACT.encode(value).encode()
+        except (TypeError, UnicodeEncodeError):
+            # Only the strict serialiser tells what cannot be written.
+            return rfc8785.dumps(value)
     return rfc8785.dumps(value)
 
 
@@ -90,8 +88,7 @@ def parse_canonical_object(data: bytes, *, what: str) -> dict[str, JsonValue]:
     """
     value = parse_object(data, what=what)
     plain = data.removesuffix(b"\n")
-    compact = _COMPACT.encode(value).encode()
-    if plain.isascii() and plain == compact:
+    if plain.isascii() and plain == _COMPACT.encode(value).encode():
         return value
     if plain != canonical_bytes(value):
         raise MalformedError(f"{what}: not in canonical form")
@@ -247,7 +244,9 @@ def _check_depth(value: JsonValue, *, what: str) -> None:
     raise MalformedError(f"{what}: nested deeper than {MAX_JSON_DEPTH} levels")
 
 
-def _refuse_unsigned(value: JsonValue) -> None:
+def _refuse_unsigned(value: JsonValue) -> bool:
+    """Raise ValueError for what is never signed; return whether all names are ASCII, which sort in one way only."""
+    plain = True
     waiting: list[JsonValue] = [value]
     while waiting:
         item = waiting.pop()
@@ -261,12 +260,11 @@ def _refuse_unsigned(value: JsonValue) -> None:
         elif isinstance(item, float):
             raise ValueError("binary floats are not signed; write a decimal string")
         elif isinstance(item, (dict, Mapping)):
-            if not all(map(_is_text, item)):
-                raise ValueError("names in objects are text")
+            for name in item:
+                if not isinstance(name, str):
+                    raise ValueError("names in objects are text")
+                plain = plain and name.isascii()
             waiting.extend(item.values())
         elif isinstance(item, (list, tuple, Sequence)) and not isinstance(item, str):
             waiting.extend(item)
-
-
-def _is_text(name: object) -> bool:
-    return isinstance(name, str)
+    return plain

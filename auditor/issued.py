@@ -116,11 +116,48 @@ class _Spool:
         return place
 
     def get(self, place: int) -> Answer:
-        """Return the answer that lies at a place."""
-        label, n, listed = self._HEAD.unpack(os.pread(self._file.fileno(), self._HEAD.size, place))
-        scores, labels = array("d"), array("q")
-        scores.frombytes(os.pread(self._file.fileno(), 8 * n, place + self._HEAD.size))
+        """Return the answer that lies at a place; scores are read when they are looked at."""
+        label, n, listed = self._HEAD.unpack(self._read(place, self._HEAD.size))
+        scores = _Scores(self, place + self._HEAD.size, n)
         if not listed:
-            return Answer(label=label, scores=tuple(scores))
-        labels.frombytes(os.pread(self._file.fileno(), 8 * n, place + self._HEAD.size + 8 * n))
+            return Answer(label=label, scores=scores)
+        labels = array("q")
+        labels.frombytes(self._read(place + self._HEAD.size + 8 * n, 8 * n))
         return Answer(label=label, top=tuple(zip(labels, scores, strict=True)))
+
+    def scores(self, place: int, n: int) -> tuple[float, ...]:
+        """Return ``n`` scores that lie one after the other."""
+        found = array("d")
+        found.frombytes(self._read(place, 8 * n))
+        return tuple(found)
+
+    def _read(self, place: int, n_bytes: int) -> bytes:
+        return os.pread(self._file.fileno(), n_bytes, place)
+
+
+class _Scores(Sequence[float]):
+    """One answer's scores in the spool."""
+
+    __slots__ = ("_n", "_place", "_spool")
+
+    def __init__(self, spool: _Spool, place: int, n: int) -> None:
+        self._spool, self._place, self._n = spool, place, n
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self._spool.scores(self._place, self._n))
+
+    @overload
+    def __getitem__(self, place: int) -> float: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[float, ...]: ...
+    def __getitem__(self, place: int | slice) -> float | tuple[float, ...]:
+        return self._spool.scores(self._place, self._n)[place]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))

@@ -1,6 +1,6 @@
 """Frozen records that cross module borders."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol as TypingProtocol
@@ -175,7 +175,7 @@ class Answer:
 
     label: int
     """Top-1 label, from 0; may lie outside the natural classes."""
-    scores: tuple[float, ...] | None = None
+    scores: Sequence[float] | None = None
     """One score per label where the suspect reveals them, else None."""
     top: tuple[tuple[int, float], ...] | None = None
     """Distinct labels with their scores where the suspect reveals those of some labels only, else None."""

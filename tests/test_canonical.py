@@ -33,7 +33,10 @@ def test_canonical_bytes_agree_with_the_standard_library(value):
     assert json.loads(canonical_bytes(value)) == value
 
 
-@given(st.dictionaries(st.text(), json_values, max_size=4))
+@given(
+    st.dictionaries(st.text(), json_values, max_size=4)
+    | st.dictionaries(st.text(st.characters(max_codepoint=127)), st.text() | st.lists(st.text()), max_size=4)
+)
 def test_the_fast_spelling_is_that_of_the_reference_implementation(value):
     assert canonical_bytes(value) == rfc8785.dumps(value)
 

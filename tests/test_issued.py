@@ -2,6 +2,7 @@
 
 import tracemalloc
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,16 +73,51 @@ def test_a_beginning_does_not_grow_with_what_is_issued_later():
     assert (len(beginning), len(issued)) == (2, 4)
 
 
-def test_a_label_takes_few_bytes():
+@pytest.mark.parametrize(
+    ("said", "n_bytes"),
+    [({}, 8), ({"scores": tuple(j / 64 for j in range(100))}, 24), ({"top": ((1, 0.5), (2, 0.25))}, 24)],
+)
+def test_an_answer_takes_few_bytes_of_memory_whatever_it_says(tmp_path, said, n_bytes):
     planned = probes(50_000)
     tracemalloc.start()
     try:
-        issued = Issued(planned)
+        issued = Issued(planned, folder=tmp_path)
         for position in range(0, len(planned), 50):
             issued.issue(50)
             for each in range(50):
-                issued.answered(position + each, Answer(label=each))
+                issued.answered(position + each, Answer(label=each, **said))
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert held / len(planned) < 8
+    assert held / len(planned) < n_bytes
+    assert issued[-1].answer == Answer(label=49, **said)
+    # The file has no name, so that nothing of it is left whatever happens.
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_that_wait_on_disk_read_as_the_tuple_would(tmp_path):
+    scores = (0.5, -0.0, 1e308, 5e-324, 0.1)
+    issued = Issued(probes(2), folder=tmp_path)
+    issued.issue(2)
+    issued.answered(1, Answer(label=3, scores=scores))
+    found = issued[1].answer.scores
+    assert (len(found), list(found), found[3], found[-2:], found[1:2]) == (
+        5,
+        list(scores),
+        5e-324,
+        (5e-324, 0.1),
+        (-0.0,),
+    )
+    assert found == scores
+    assert found != scores[:4]
+    assert hash(found) == hash(scores)
+    assert np.asarray(found[:3]).tolist() == list(scores[:3])
+    with pytest.raises(IndexError):
+        found[5]
+
+
+def test_a_disk_that_takes_no_scores_is_an_error_of_the_disk(tmp_path):
+    issued = Issued(probes(1), folder=tmp_path / "gone")
+    issued.issue(1)
+    with pytest.raises(OSError, match="gone"):
+        issued.answered(0, Answer(label=0, scores=(0.5, 0.5)))

@@ -155,6 +155,7 @@ def write_findings(
     *,
     opened: OpenedKeySet,
     asked: Sequence[int],
+    queried_at: str,
     results: Mapping[str, JsonValue],
     clock: Clock,
     examiner: SigningKey,
@@ -165,6 +166,7 @@ def write_findings(
         folder: the bundle, whose transcript is closed and its head signed.
         opened: the key set that was used.
         asked: indices of every sample that was issued to the suspect; exactly these are disclosed.
+        queried_at: when the asking ended, by the transcript.
         results: the results object.
         clock: aware present time.
         examiner: the key whose public half goes into the bundle.
@@ -175,7 +177,6 @@ def write_findings(
     _refuse_finished(folder)
     owner_public = bytes.fromhex(opened.seal.owner_public_key)
     transcript_bytes = (folder / paths.TRANSCRIPT).read_bytes()
-    queried_at = read_transcript(transcript_bytes).closed_at
     openings = write_openings(opened.keys.openings(sorted(set(asked))), seal=opened.seal)
     results_bytes = canonical_bytes(results) + b"\n"
     new = [

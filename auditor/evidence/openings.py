@@ -22,6 +22,7 @@ WHAT = "openings.json"
 MAX_PATH = 64
 MAX_LABEL = 2**31 - 1
 
+_NONE = b'"samples":[]'
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -49,23 +50,17 @@ def sample_leaf(sample: Sample, shape: tuple[int, int, int], *, salt: bytes, dat
 
 def write_openings(openings: Sequence[Opening], *, seal: Seal) -> bytes:
     """Return the bytes of ``openings.json``, final newline included."""
-    ordered = sorted(openings, key=lambda opening: opening.sample.index)
-    samples: list[JsonValue] = [
-        {
-            **_sample_object(opening.sample),
-            "salt": opening.salt.hex(),
-            "data_b64": base64.b64encode(opening.data).decode("ascii"),
-            "path": [node.hex() for node in opening.path],
-        }
-        for opening in ordered
-    ]
     head: dict[str, JsonValue] = {
         "schema": SCHEMA,
         "keyset_id": seal.keyset_id,
         "merkle_root": seal.merkle_root,
         "leaf_encoding": LEAF_ENCODING,
     }
-    return canonical_bytes({**head, "samples": samples}) + b"\n"
+    # Sample by sample: all of them as one value would take several times the memory of the file.
+    ordered = sorted(openings, key=lambda opening: opening.sample.index)
+    samples = b",".join(canonical_bytes(_opening_object(opening)) for opening in ordered)
+    before, after = canonical_bytes({**head, "samples": []}).split(_NONE, 1)
+    return b"".join((before, _NONE[:-1], samples, _NONE[-1:], after, b"\n"))
 
 
 def read_openings(data: bytes, *, seal: Seal) -> Mapping[int, Opening]:
@@ -160,6 +155,15 @@ def _sample_object(sample: Sample) -> dict[str, JsonValue]:
         "expected": sample.expected,
         "pattern": sample.pattern,
         "code": sample.code,
+    }
+
+
+def _opening_object(opening: Opening) -> dict[str, JsonValue]:
+    return {
+        **_sample_object(opening.sample),
+        "salt": opening.salt.hex(),
+        "data_b64": base64.b64encode(opening.data).decode("ascii"),
+        "path": [node.hex() for node in opening.path],
     }
 
 

@@ -24,7 +24,7 @@ class RawAnswer:
     """One answer as the body states it."""
 
     label: int
-    scores: tuple[float, ...] | None
+    scores: Sequence[float] | None
     top: tuple[tuple[int, float], ...] | None = None
 
 

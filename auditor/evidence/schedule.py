@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from functools import lru_cache
 
 from auditor.draws import DrawStream
 from auditor.errors import SealError
@@ -39,6 +40,7 @@ def judge_seed(nonce: bytes, merkle_root: str) -> bytes:
     return hmac.digest(nonce, b"auditor/1 judge's order\x00" + bytes.fromhex(merkle_root), hashlib.sha256)
 
 
+@lru_cache(maxsize=2)
 def draw_schedule(protocol: Protocol, *, judge: bytes | None = None) -> tuple[Probe, ...]:
     """Return every planned probe in the order in which the suspect is asked.
 

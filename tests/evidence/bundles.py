@@ -185,15 +185,24 @@ def make_bundle(
     ask_table(folder, opened, clock, stolen=stolen, batch_size=batch_size, n_asked=n_asked)
     bundle_files.write_head(folder, examiner=examiner, clock=clock, stamp=stamp)
     samples = {sample.index: sample for sample in opened.keys.samples}
+    transcript = read_transcript((folder / "transcript.jsonl").read_bytes())
     results = recompute_results(
         seal=opened.seal,
         seal_sha256=sha256_hex(opened.envelope),
-        transcript=read_transcript((folder / "transcript.jsonl").read_bytes()),
+        transcript=transcript,
         samples=samples,
         data={index: opened.keys.data(index) for index in samples},
     )
     asked = [probe.index for probe in draw_schedule(protocol)[:n_asked]]
-    bundle_files.write_findings(folder, opened=opened, asked=asked, results=results, clock=clock, examiner=examiner)
+    bundle_files.write_findings(
+        folder,
+        opened=opened,
+        asked=asked,
+        queried_at=transcript.closed_at,
+        results=results,
+        clock=clock,
+        examiner=examiner,
+    )
     if report is not None:
         (folder / "report.html").write_bytes(report)
     bundle_files.write_manifest(folder, examiner=examiner, clock=clock, stamp=stamp)
