@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,7 @@ MAX_SCORES = 100_000
 MAX_MODEL_BYTES = 1 << 30
 LOCAL_BATCH = 256
 
+_Number = TypeVar("_Number", bound=np.generic)
 Tensor = npt.NDArray[np.generic]
 """A batch as a model or service takes it."""
 
@@ -222,7 +223,7 @@ def encode_tensor(inputs: Inputs, encoding: Encoding) -> Tensor:
     Raises:
         SuspectAnswerError: mean or standard deviation have neither one value nor one per channel.
     """
-    n, channels = inputs.shape[:2]
+    channels = inputs.shape[1]
     values: Tensor = inputs
     if (encoding.divide, encoding.mean, encoding.std) != (1.0, (), ()):
         scaled = inputs.astype(np.float32) / np.float32(encoding.divide)
@@ -234,11 +235,16 @@ def encode_tensor(inputs: Inputs, encoding: Encoding) -> Tensor:
             column = np.array(constants or (0.0 if name == "mean" else 1.0,), dtype=np.float32).reshape(1, -1, 1, 1)
             scaled = scaled - column if name == "mean" else scaled / column
         values = scaled
-    match encoding.layout:
+    return arranged(values, encoding.layout)
+
+
+def arranged(values: npt.NDArray[_Number], layout: Layout) -> npt.NDArray[_Number]:
+    """Return a batch of shape (n, channels, height, width) with the sides of each input in another order."""
+    match layout:
         case Layout.CHANNELS_LAST:
             return np.ascontiguousarray(values.transpose(0, 2, 3, 1))
         case Layout.FLAT:
-            return np.ascontiguousarray(values.reshape(n, -1))
+            return np.ascontiguousarray(values.reshape(len(values), -1))
     return np.ascontiguousarray(values)
 
 

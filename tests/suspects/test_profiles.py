@@ -2,12 +2,15 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import contracts
 import numpy as np
 import pytest
 import web
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from auditor.errors import SuspectAnswerError, SuspectRefusedError, UsageError
@@ -437,6 +440,46 @@ def test_pixels_are_scaled_as_torchvision_does():
     np.testing.assert_array_equal(base.encode_tensor(inputs, last)[1, 2, 3], inputs[1, :, 2, 3])
     with pytest.raises(SuspectAnswerError, match=r"input.std has 2 values for 3 channels"):
         base.encode_tensor(inputs, base.Encoding(std=(1.0, 2.0)))
+
+
+@given(
+    layout=st.sampled_from(base.Layout),
+    channels=st.sampled_from([1, 3]),
+    sides=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    n=st.integers(1, 3),
+    scaling=st.sampled_from(
+        [{}, {"divide": 255.0}, {"divide": 255.0, "mean": (0.4,), "std": (0.2,)}, {"divide": 3e-36}]
+    ),
+    seed=st.integers(0, 99),
+)
+def test_written_numbers_are_those_of_the_tensor(layout, channels, sides, n, scaling, seed):
+    inputs = np.random.default_rng(seed).integers(0, 256, (n, channels, *sides), dtype=np.uint8)
+    encoding = base.Encoding(layout=layout, **scaling)
+    template = '{"tensor": {{ tensor }}, "flat": {{ flat }}, "shape": {{ shape }}, "n": {{ n }}}'
+    chosen = profile.load("tensorflow-serving")
+    chosen = replace(chosen, encoding=encoding, question=replace(chosen.question, template=template))
+    found = json.loads(rendering.render(chosen, inputs, {})[0])
+    wanted = base.encode_tensor(inputs, encoding)
+    assert (found["shape"], found["n"]) == (list(wanted.shape), n)
+    # The written digits give the very same 32-bit numbers back.
+    np.testing.assert_array_equal(np.array(found["tensor"], dtype=wanted.dtype), wanted)
+    np.testing.assert_array_equal(np.array(found["flat"], dtype=wanted.dtype), wanted.reshape(-1))
+
+
+def test_a_scaling_that_leaves_no_number_is_refused():
+    chosen = profile.load("mlflow")
+    with pytest.raises(SuspectAnswerError, match="not finite"):
+        rendering.render(replace(chosen, encoding=base.Encoding(divide=1e-38)), some_inputs(1), {})
+
+
+def test_a_filled_template_is_looked_at_once_for_each_length_of_batch():
+    template = '{% if n == 2 %}oops{% endif %}{"inputs": {{ tensor }}}'
+    chosen = profile.load("mlflow")
+    dialect = ByProfile(replace(chosen, question=replace(chosen.question, template=template)))
+    assert json.loads(dialect.question(some_inputs(1)).body)["inputs"]
+    with pytest.raises(SuspectAnswerError, match="not JSON"):
+        dialect.question(some_inputs(2))
+    assert json.loads(dialect.question(some_inputs(3)).body)["inputs"]
 
 
 def test_the_same_question_has_the_same_bytes():

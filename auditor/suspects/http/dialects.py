@@ -12,7 +12,7 @@ from auditor.evidence.reading import Reading, load_json, printable, read_answers
 from auditor.records import Answer, Inputs
 from auditor.suspects.http.answers import Declared, parse_answers, parse_description
 from auditor.suspects.http.profile import OWN_CONTRACT, VARIABLE, Profile
-from auditor.suspects.http.rendering import render
+from auditor.suspects.http.rendering import check_json, render
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +88,8 @@ class ByProfile(Dialect):
 
     def __init__(self, profile: Profile, *, classes: tuple[str, ...] = ()) -> None:
         self._profile = profile
+        self._checked: set[int] = set()
+        """Lengths of batches whose request was seen to be what its type says."""
         self._described: Mapping[str, str] = dict.fromkeys(_wanted(profile), "")
         self.name = profile.name
         self.sha256 = profile.sha256
@@ -121,6 +123,10 @@ class ByProfile(Dialect):
     def question(self, inputs: Inputs) -> Asked:
         """Return the request for a batch."""
         body, content_type = render(self._profile, inputs, self._described)
+        if len(inputs) not in self._checked:
+            # Batches of one length differ in nothing but numbers; looking at each would take longer than making it.
+            check_json(self._profile, body)
+            self._checked.add(len(inputs))
         asked = self._profile.question
         return Asked(method=asked.method, path=asked.path, body=body, content_type=content_type)
 

@@ -21,7 +21,7 @@ from auditor.suspects.http.profile import (
     Question,
     SelfDescription,
 )
-from auditor.suspects.http.rendering import render, template_problem
+from auditor.suspects.http.rendering import check_json, render, template_problem
 
 SCHEMA = "auditor.profile/1"
 MAX_TEXT = 64 * 1024
@@ -78,7 +78,7 @@ def _try_out(profile: Profile, top: "_Table") -> None:
     described = {} if profile.described is None else dict.fromkeys(profile.described.values, "")
     channels = max(3, len(profile.encoding.mean), len(profile.encoding.std))
     try:
-        render(profile, np.zeros((1, channels, 2, 2), dtype=np.uint8), described)
+        check_json(profile, render(profile, np.zeros((1, channels, 2, 2), dtype=np.uint8), described)[0])
     except SuspectAnswerError as error:
         raise top.problem("request", f"does not work: {error}") from error
 
