@@ -1,18 +1,19 @@
-"""`verify` against a bare client loop over the same server, and the memory that many answers take.
+"""`verify` against a bare client loop over the same service, and the memory that many answers take.
 
     .venv/bin/python benchmarks/endpoint.py speed   [--requests 400] [--service-ms 0 50]   -> results/endpoint.jsonl
+    .venv/bin/python benchmarks/endpoint.py servers [--requests 300]                       -> results/endpoint.jsonl
     .venv/bin/python benchmarks/endpoint.py memory  [--answers 1000 10000 100000]          -> results/endpoint.jsonl
     .venv/bin/python benchmarks/endpoint.py render                                         -> endpoint.md
 
-The server is a process of its own, speaks the contract of `auditor serve`, and answers after a set time. The bare loop
-sends the same bodies with `requests`, one session per thread, and parses each answer; it keeps nothing. What is
+Services are processes of their own (endpoint_services.py). The bare loop sends the same questions with `requests`, or
+with `--client httpx` where that is installed, one session per thread, and parses each answer; it keeps nothing. What is
 compared with it is the asking of `verify` - the transcript is on disk, hash-chained and fsynced, before the next
 question leaves - and all of `verify` up to `results.json`, or with `--report` up to the signed manifest without the
 PDF. Both alternate, and the median ratio of the rounds counts.
 """
 
 import argparse
-import base64
+import contextlib
 import json
 import os
 import platform
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,94 +32,65 @@ from queue import Empty, SimpleQueue
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import endpoint_services as services  # noqa: E402
+from endpoint_services import Body, Service  # noqa: E402
+
 KEPT = ROOT / "benchmarks" / "results" / "endpoint.jsonl"
 PAGE = ROOT / "benchmarks" / "endpoint.md"
 GOAL = 1.15
-SIDE = 28
 OTHERS = 108
 """Shams, controls and repeats that are asked with the keys."""
 
-SERVER = """
-import asyncio, base64, json, sys
-import uvicorn
-from starlette.applications import Starlette
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 
-wait_s = float(sys.argv[1]) / 1000
-
-async def describe(request):
-    return JSONResponse({"name": "table", "classes": ["a", "b", "c", "d", "extra"]})
-
-async def predict(request):
-    inputs = json.loads(await request.body())["inputs"]
-    n, _, _, side = inputs["shape"]
-    pixels = base64.b64decode(inputs["data_b64"])
-    if wait_s:
-        await asyncio.sleep(wait_s)
-    size = len(pixels) // n
-    return JSONResponse({"answers": [{"label": 4 if not pixels[i * size] else pixels[i * size + 1]} for i in range(n)]})
-
-app = Starlette(routes=[Route("/v1/model", describe), Route("/v1/predict", predict, methods=["POST"])])
-config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False)
-server = uvicorn.Server(config)
-
-async def main():
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    print(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", flush=True)
-    await task
-
-asyncio.run(main())
-"""
-
-
-class Server:
-    """The service in a process of its own."""
-
-    def __init__(self, service_ms: float) -> None:
-        command = [sys.executable, "-c", SERVER, str(service_ms)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().strip()
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=20)
-
-
-def sealed(folder: Path, n_keys: int):
+def sealed(folder: Path, n_keys: int, *, side: int = 28):
     """Return a key set whose plan asks every key."""
     from cases import seal_keys, small_protocol
 
     from auditor.records import Design
 
     protocol = replace(small_protocol(n_keys=n_keys, opening_keys=n_keys), design=Design.FIXED)
-    return seal_keys(folder / f"{n_keys}.npz", protocol, side=SIDE)
+    return seal_keys(folder / f"{n_keys}.npz", protocol, side=side)
 
 
-def bare(url: str, inputs, *, batch: int, concurrency: int) -> tuple[float, float]:
+@contextlib.contextmanager
+def client(name: str) -> Iterator[Callable[[str, Body], Body]]:
+    """Yield what posts a body as JSON and returns the JSON that comes back, over one kept connection."""
+    if name == "httpx":
+        import httpx
+
+        with httpx.Client(trust_env=False, timeout=60) as session:
+            yield lambda url, body: session.post(url, json=body).raise_for_status().json()
+    else:
+        import requests
+
+        with requests.Session() as session:
+            session.trust_env = False
+
+            def post(url: str, body: Body) -> Body:
+                response = session.post(url, json=body, timeout=60)
+                response.raise_for_status()
+                return response.json()
+
+            yield post
+
+
+def bare(service: Service, inputs, *, batch: int, concurrency: int, name: str) -> tuple[float, float]:
     """Return the seconds, and those of this process's CPU, that a loop without any evidence takes for the same."""
-    import requests
-
     starts: SimpleQueue[int] = SimpleQueue()
     for start in range(0, len(inputs), batch):
         starts.put(start)
 
     def lane() -> None:
-        with requests.Session() as session:
-            session.trust_env = False
+        with client(name) as post:
             while True:
                 try:
                     start = starts.get_nowait()
                 except Empty:
                     return
                 part = inputs[start : start + batch]
-                data = base64.b64encode(part.tobytes()).decode()
-                body = {"inputs": {"shape": list(part.shape), "dtype": "uint8", "data_b64": data}}
-                answers = session.post(f"{url}/v1/predict", json=body, timeout=60).json()["answers"]
-                assert len(answers) == len(part)
+                found = post(service.url + service.predict, service.body(part))
+                assert service.n_answers(found) == len(part)
 
     threads = [threading.Thread(target=lane) for _ in range(concurrency)]
     started_s, started_cpu_s = time.perf_counter(), time.process_time()
@@ -129,7 +102,7 @@ def bare(url: str, inputs, *, batch: int, concurrency: int) -> tuple[float, floa
 
 
 def verified(
-    url: str, opened, folder: Path, *, batch: int, concurrency: int, report: bool
+    service: Service, opened, folder: Path, *, batch: int, concurrency: int, report: bool
 ) -> tuple[float, float, float]:
     """Return the seconds of asking, its CPU seconds, and those of all of ``verify`` up to the results or the report."""
     from auditor import asking, casefile
@@ -150,7 +123,9 @@ def verified(
     asking.Asking.run = timed
     started_s = time.perf_counter()
     try:
-        with open_suspect(endpoint=url, batch_size=batch, concurrency=concurrency) as suspect:
+        with open_suspect(
+            endpoint=service.url, profile=service.profile, batch_size=batch, concurrency=concurrency
+        ) as suspect:
             if report:
                 casefile.verify(opened=opened, suspect=suspect, folder=folder, request=Request())
             else:
@@ -188,30 +163,42 @@ def fsync_ms(folder: Path) -> float:
 def speed(arguments: argparse.Namespace) -> None:
     without_pdf()
     for service_ms in arguments.service_ms:
-        server = Server(service_ms)
-        try:
-            for batch in arguments.batches:
-                for concurrency in arguments.concurrency:
-                    one_speed(server.url, arguments, service_ms=service_ms, batch=batch, concurrency=concurrency)
-        finally:
-            server.close()
+        for scores in arguments.scores:
+            with services.table(service_ms=service_ms, scores=scores) as service:
+                all_speeds(service, arguments, {"service": "table", "service_ms": service_ms, "scores": scores})
 
 
-def one_speed(url: str, arguments: argparse.Namespace, *, service_ms: float, batch: int, concurrency: int) -> None:
+def servers(arguments: argparse.Namespace) -> None:
+    without_pdf()
+    for name in arguments.names:
+        with services.REAL[name]() as service:
+            all_speeds(service, arguments, {"service": name})
+
+
+def all_speeds(service: Service, arguments: argparse.Namespace, what: dict[str, object]) -> None:
+    for batch in arguments.batches:
+        for concurrency in arguments.concurrency:
+            one_speed(service, arguments, what, batch=batch, concurrency=concurrency)
+
+
+def one_speed(
+    service: Service, arguments: argparse.Namespace, what: dict[str, object], *, batch: int, concurrency: int
+) -> None:
     from auditor.evidence.schedule import draw_schedule
 
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        opened = sealed(folder, arguments.requests * batch - OTHERS)
+        opened = sealed(folder, arguments.requests * batch - OTHERS, side=service.side)
         order = [probe.index for probe in draw_schedule(opened.seal.protocol)]
         inputs = opened.keys.inputs[order]
-        bare(url, inputs[: 4 * batch * concurrency], batch=batch, concurrency=concurrency)
+        settings = {"batch": batch, "concurrency": concurrency}
+        bare(service, inputs[: 4 * batch * concurrency], **settings, name=arguments.client)
         rounds = []
         for number in range(arguments.rounds):
             os.environ["AUDITOR_HOME"] = str(folder / "home")
-            alone_s, alone_cpu_s = bare(url, inputs, batch=batch, concurrency=concurrency)
+            alone_s, alone_cpu_s = bare(service, inputs, **settings, name=arguments.client)
             asking_s, cpu_s, whole_s = verified(
-                url, opened, folder / f"{number}", batch=batch, concurrency=concurrency, report=arguments.report
+                service, opened, folder / f"{number}", **settings, report=arguments.report
             )
             took = {"bare_s": alone_s, "asking_s": asking_s, "verify_s": whole_s}
             rounds.append(took | {"bare_cpu_s": alone_cpu_s, "asking_cpu_s": cpu_s})
@@ -219,9 +206,9 @@ def one_speed(url: str, arguments: argparse.Namespace, *, service_ms: float, bat
         keep(
             {
                 "what": "speed",
-                "service_ms": service_ms,
-                "batch": batch,
-                "concurrency": concurrency,
+                **what,
+                **settings,
+                "client": arguments.client,
                 "requests": arguments.requests,
                 "answers": len(inputs),
                 "report": arguments.report,
@@ -237,10 +224,12 @@ def one_speed(url: str, arguments: argparse.Namespace, *, service_ms: float, bat
 
 
 def memory(arguments: argparse.Namespace) -> None:
-    for n_answers in arguments.answers:
-        command = [sys.executable, __file__, "one-memory", "--answers", str(n_answers), "--folder", arguments.folder]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        keep(json.loads(done.stdout.splitlines()[-1]))
+    for scores in arguments.scores:
+        for n_answers in arguments.answers:
+            command = [sys.executable, __file__, "one-memory", "--answers", str(n_answers), "--scores", str(scores)]
+            command += ["--folder", arguments.folder]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            keep(json.loads(done.stdout.splitlines()[-1]))
 
 
 def one_memory(arguments: argparse.Namespace) -> None:
@@ -251,48 +240,48 @@ def one_memory(arguments: argparse.Namespace) -> None:
     from auditor.asking import Asking, Plan
     from auditor.evidence.transcript import TranscriptWriter
     from auditor.issued import Issued
+    from auditor.lanes import Lanes
     from auditor.records import Silent
     from auditor.suspects import open_suspect
 
-    (n_answers,) = arguments.answers
-    server = Server(0)
-    try:
-        with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-            folder = Path(name)
-            opened = sealed(folder, 900)
-            (folder / "a" / "raw").mkdir(parents=True)
-            writer = TranscriptWriter(folder / "a" / "transcript.jsonl", lambda: datetime.now(UTC))
-            writer.opened({})
-            plan = Plan(alpha=1e-6, max_keys=900, deviations=())
-            with open_suspect(endpoint=server.url, batch_size=64, concurrency=4) as suspect:
-                suspect.describe()
-                asking = Asking(
-                    opened=opened, suspect=suspect, writer=writer, folder=folder / "a", plan=plan, progress=Silent()
-                )
-                from auditor.lanes import Lanes
-
-                asking._lanes = Lanes(suspect)
-                # The planned questions over and over, at ever later places in the order.
-                first = asking._planned
-                asking._planned = _Repeated(first, n_answers)
-                asking.replies = Issued(asking._planned)
-                before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                started_s = time.perf_counter()
-                assert asking._converse(lambda: asking._next(n_answers, size=64))
-                seconds = time.perf_counter() - started_s
-                after_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                asking._lanes.close()
-            writer.closed("decided")
-            size = (folder / "a" / "transcript.jsonl").stat().st_size
-            assert len(asking.replies) == n_answers
-            assert all(reply.answer is not None for reply in asking.replies)
-    finally:
-        server.close()
+    (n_answers,), (scores,) = arguments.answers, arguments.scores
+    with (
+        services.table(scores=scores) as service,
+        tempfile.TemporaryDirectory(dir=arguments.folder) as name,
+        open_suspect(endpoint=service.url, batch_size=64, concurrency=4) as suspect,
+    ):
+        folder = Path(name)
+        opened = sealed(folder, 900)
+        (folder / "a" / "raw").mkdir(parents=True)
+        writer = TranscriptWriter(folder / "a" / "transcript.jsonl", lambda: datetime.now(UTC))
+        writer.opened({})
+        plan = Plan(alpha=1e-6, max_keys=900, deviations=())
+        suspect.describe()
+        asking = Asking(
+            opened=opened, suspect=suspect, writer=writer, folder=folder / "a", plan=plan, progress=Silent()
+        )
+        asking._lanes = Lanes(suspect)
+        # The planned questions over and over, at ever later places in the order.
+        asking._planned = _Repeated(asking._planned, n_answers)
+        asking.replies = Issued(asking._planned, folder=folder / "a")
+        before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        started_s = time.perf_counter()
+        assert asking._converse(lambda: asking._next(n_answers, size=64))
+        seconds = time.perf_counter() - started_s
+        after_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        asking._lanes.close()
+        writer.closed("decided")
+        size = (folder / "a" / "transcript.jsonl").stat().st_size
+        assert len(asking.replies) == n_answers
+        for reply in asking.replies:
+            assert reply.answer is not None
+            assert len(reply.answer.scores or ()) == scores
     print(
         json.dumps(
             {
                 "what": "memory",
                 "answers": n_answers,
+                "scores": scores,
                 "before_mb": round(before_kb / 1024, 1),
                 "peak_mb": round(after_kb / 1024, 1),
                 "seconds": round(seconds, 1),
@@ -328,17 +317,20 @@ def keep(row: dict[str, object]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("speed", "memory", "one-memory", "render"))
+    parser.add_argument("command", choices=("speed", "servers", "memory", "one-memory", "render"))
     parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--service-ms", type=float, nargs="+", default=[0.0, 50.0])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--scores", type=int, nargs="+", default=[0], help="scores in each answer; 0 is a label alone")
+    parser.add_argument("--names", nargs="+", choices=tuple(services.REAL), default=list(services.REAL))
+    parser.add_argument("--client", choices=("requests", "httpx"), default="requests", help="what the bare loop uses")
     parser.add_argument("--answers", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--report", action="store_true", help="all of verify but the PDF, not only up to the results")
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where evidence is written; its disk counts")
     arguments = parser.parse_args()
-    work = {"speed": speed, "memory": memory, "one-memory": one_memory}
+    work = {"speed": speed, "servers": servers, "memory": memory, "one-memory": one_memory}
     if arguments.command == "render":
         from endpoint_render import page
 

@@ -9,9 +9,8 @@ import sys
 
 import numpy as np
 import pytest
+import servers
 import skops.io
-import web
-from servers import SERVERS, started
 from sklearn.linear_model import LogisticRegression
 
 from auditor import datasets
@@ -20,32 +19,6 @@ from auditor.evidence.reading import reading_of
 from auditor.suspects import open_suspect
 
 pytestmark = pytest.mark.slow
-PROGRAMS = SERVERS / "bin"
-
-SAVE = """
-import sys, mlflow.sklearn, skops.io
-mlflow.sklearn.save_model(skops.io.load(sys.argv[1], trusted=[]), sys.argv[2], serialization_format="skops")
-"""
-RUNTIME = '''
-"""A runtime for MLServer that answers with probabilities."""
-
-import numpy as np
-import skops.io
-from mlserver import MLModel
-from mlserver.codecs import NumpyCodec
-from mlserver.types import InferenceResponse
-
-
-class Digits(MLModel):
-    async def load(self):
-        self._model = skops.io.load(self.settings.parameters.extra["file"], trusted=[])
-        return True
-
-    async def predict(self, payload):
-        (pixels,) = (NumpyCodec.decode_input(each) for each in payload.inputs)
-        scores = self._model.predict_proba(np.rint(pixels * 255).reshape(len(pixels), -1))
-        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("scores", scores)])
-'''
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +54,7 @@ def probed(url):
 
 
 def test_mlflow_models_serve(model, inputs, tmp_path):
-    save = [str(PROGRAMS / "python"), "-c", SAVE, str(model), "saved"]
-    subprocess.run(save, cwd=tmp_path, check=True, capture_output=True, timeout=300)
-    port = web.free_port()
-    command = ["mlflow", "models", "serve", "-m", "saved", "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
-    url = f"http://127.0.0.1:{port}"
-    with started(command, programs=PROGRAMS, folder=tmp_path, ready=f"{url}/ping"):
+    with servers.mlflow(model, tmp_path) as url:
         _, answers = ask(url, "mlflow", inputs)
         found = probed(url)
     expected = skops.io.load(model, trusted=[]).predict(inputs.reshape(len(inputs), -1).astype(float))
@@ -95,16 +63,7 @@ def test_mlflow_models_serve(model, inputs, tmp_path):
 
 
 def test_mlserver_open_inference_protocol(model, inputs, tmp_path):
-    ports = [web.free_port() for _ in range(3)]
-    (tmp_path / "runtime.py").write_text(RUNTIME)
-    settings = {"host": "127.0.0.1", "http_port": ports[0], "grpc_port": ports[1], "metrics_port": ports[2]}
-    (tmp_path / "settings.json").write_text(json.dumps(settings | {"parallel_workers": 0}))
-    pixels = {"name": "pixels", "datatype": "FP32", "shape": [-1, 1, 8, 8]}
-    parameters = {"extra": {"file": str(model)}}
-    about = {"name": "digits", "implementation": "runtime.Digits", "inputs": [pixels], "parameters": parameters}
-    (tmp_path / "model-settings.json").write_text(json.dumps(about))
-    url = f"http://127.0.0.1:{ports[0]}/v2/models/digits"
-    with started(["mlserver", "start", "."], programs=PROGRAMS, folder=tmp_path, ready=f"{url}/ready"):
+    with servers.mlserver(model, tmp_path) as url:
         described, answers = ask(url, "open-inference-v2", inputs)
         found = probed(url)
     expected = skops.io.load(model, trusted=[]).predict_proba(inputs.reshape(len(inputs), -1).astype(float))
