@@ -7,7 +7,7 @@ two implementations can never disagree about a digit.
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import rfc8785
 
@@ -100,6 +100,14 @@ def decimal_string(value: float) -> str:
     if not math.isfinite(value):
         raise ValueError("only finite numbers can be written as decimal strings")
     return repr(float(value))
+
+
+def decimal_strings(values: Iterable[float]) -> list[str]:
+    """Return many numbers as :func:`decimal_string` would write each."""
+    numbers = list(map(float, values))
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("only finite numbers can be written as decimal strings")
+    return list(map(repr, numbers))
 
 
 class Fields:

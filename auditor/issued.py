@@ -11,8 +11,10 @@ from typing import overload
 
 from auditor.records import Answer, Probe, Reply
 
-_NO_ANSWER, _SPOOLED = -1, -2
-"""In the place of a label: none was logged, or the answer says more than a label and lies in the spool."""
+SPOOL_BYTES = 64 * 1024
+"""Scores that are gathered before they go to the file; a list never lies partly here and partly there."""
+_NO_ANSWER = -1
+"""In the place of a label: none was logged."""
 
 
 class Issued(Sequence[Reply]):
@@ -30,7 +32,8 @@ class Issued(Sequence[Reply]):
         self._planned = planned
         self._labels = array("i")
         self._places = array("q")
-        """Places in the spool; filled up to the last answer that has one."""
+        """By position up to the last answer that says more than a label: where its scores lie, from 1, negative where
+        labels stand beside them; 0 for any other."""
         self._spool = _Spool(folder)
         self._plain: dict[int, Answer] = {}
         self._end: int | None = None
@@ -48,12 +51,16 @@ class Issued(Sequence[Reply]):
             OSError: the disk does not take its scores.
         """
         self.any_answer = True
-        if answer.scores is None and answer.top is None and answer.label >= 0:
-            self._labels[position] = answer.label
+        self._labels[position] = answer.label
+        if answer.scores is None and answer.top is None:
             return
-        self._labels[position] = _SPOOLED
         self._places.extend([0] * (position + 1 - len(self._places)))
-        self._places[position] = self._spool.put(answer)
+        if answer.scores is not None:
+            self._places[position] = 1 + self._spool.put(array("d", answer.scores))
+        else:
+            pairs = answer.top or ()
+            labels = array("q", [label for label, _ in pairs])
+            self._places[position] = -1 - self._spool.put(array("d", [score for _, score in pairs]), labels)
 
     def until(self, end: int) -> "Issued":
         """Return the beginning up to position ``end``, without a copy; later answers to it show."""
@@ -79,82 +86,93 @@ class Issued(Sequence[Reply]):
 
     def _reply(self, position: int) -> Reply:
         label = self._labels[position]
-        if label >= 0:
-            answer = self._plain.get(label)
-            if answer is None:
-                answer = self._plain[label] = Answer(label=label)
-            return Reply(probe=self._planned[position], answer=answer)
-        found = self._spool.get(self._places[position]) if label == _SPOOLED else None
-        return Reply(probe=self._planned[position], answer=found)
+        if label == _NO_ANSWER:
+            return Reply(probe=self._planned[position], answer=None)
+        place = self._places[position] if position < len(self._places) else 0
+        if place > 0:
+            answer: Answer | None = Answer(label=label, scores=_Scores(self._spool, place - 1))
+        elif place < 0:
+            answer = Answer(label=label, top=self._spool.pairs(-place - 1))
+        elif (answer := self._plain.get(label)) is None:
+            answer = self._plain[label] = Answer(label=label)
+        return Reply(probe=self._planned[position], answer=answer)
 
 
 class _Spool:
-    """Answers with scores one after the other in a file without a name, made when the first one comes.
+    """Lists of scores one after the other in a file without a name, made when the first one comes.
 
-    Each is its label, the number of its scores, whether labels stand beside them, the scores, and those labels.
+    Each is their number, the scores, and perhaps as many labels.
     """
 
-    _HEAD = struct.Struct("<qq?")
+    _NUMBER = struct.Struct("<q")
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._size = 0
+        self._waiting = bytearray()
+        """The end of it, which is not in the file yet."""
 
-    def put(self, answer: Answer) -> int:
-        """Append an answer and return where it lies."""
+    def put(self, scores: "array[float]", labels: "array[int] | None" = None) -> int:
+        """Append a list and return where it lies."""
+        place = self._size + len(self._waiting)
+        self._waiting += (
+            self._NUMBER.pack(len(scores)) + scores.tobytes() + (b"" if labels is None else labels.tobytes())
+        )
+        if len(self._waiting) > SPOOL_BYTES:
+            self._flush()
+        return place
+
+    def scores(self, place: int) -> tuple[float, ...]:
+        """Return the scores that lie at a place."""
+        found = array("d")
+        found.frombytes(self._read(place + 8, 8 * self.number(place)))
+        return tuple(found)
+
+    def number(self, place: int) -> int:
+        """Return how many scores lie at a place."""
+        return int(self._NUMBER.unpack(self._read(place, 8))[0])
+
+    def pairs(self, place: int) -> tuple[tuple[int, float], ...]:
+        """Return the labels with their scores that lie at a place."""
+        n, labels = self.number(place), array("q")
+        labels.frombytes(self._read(place + 8 + 8 * n, 8 * n))
+        return tuple(zip(labels, self.scores(place), strict=True))
+
+    def _read(self, place: int, n_bytes: int) -> bytes:
+        if place >= self._size:
+            return bytes(self._waiting[place - self._size : place - self._size + n_bytes])
+        return os.pread(self._file.fileno(), n_bytes, place)
+
+    def _flush(self) -> None:
         if not self._size:
             self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
             weakref.finalize(self, self._file.close)
-        listed = answer.scores is None and answer.top is not None
-        labels = array("q", [label for label, _ in answer.top or ()] if listed else [])
-        scores = array("d", [score for _, score in answer.top or ()] if listed else answer.scores or ())
-        data = self._HEAD.pack(answer.label, len(scores), listed) + scores.tobytes() + labels.tobytes()
-        place, self._size = self._size, self._size + len(data)
-        left = memoryview(data)
-        while left:
-            left = left[os.pwrite(self._file.fileno(), left, self._size - len(left)) :]
-        return place
-
-    def get(self, place: int) -> Answer:
-        """Return the answer that lies at a place; scores are read when they are looked at."""
-        label, n, listed = self._HEAD.unpack(self._read(place, self._HEAD.size))
-        scores = _Scores(self, place + self._HEAD.size, n)
-        if not listed:
-            return Answer(label=label, scores=scores)
-        labels = array("q")
-        labels.frombytes(self._read(place + self._HEAD.size + 8 * n, 8 * n))
-        return Answer(label=label, top=tuple(zip(labels, scores, strict=True)))
-
-    def scores(self, place: int, n: int) -> tuple[float, ...]:
-        """Return ``n`` scores that lie one after the other."""
-        found = array("d")
-        found.frombytes(self._read(place, 8 * n))
-        return tuple(found)
-
-    def _read(self, place: int, n_bytes: int) -> bytes:
-        return os.pread(self._file.fileno(), n_bytes, place)
+        while self._waiting:
+            n_written = os.pwrite(self._file.fileno(), self._waiting, self._size)
+            self._size += n_written
+            del self._waiting[:n_written]
 
 
 class _Scores(Sequence[float]):
     """One answer's scores in the spool."""
 
-    __slots__ = ("_n", "_place", "_spool")
+    __slots__ = ("_place", "_spool")
 
-    def __init__(self, spool: _Spool, place: int, n: int) -> None:
-        self._spool, self._place, self._n = spool, place, n
+    def __init__(self, spool: _Spool, place: int) -> None:
+        self._spool, self._place = spool, place
 
     def __len__(self) -> int:
-        return self._n
+        return self._spool.number(self._place)
 
     def __iter__(self) -> Iterator[float]:
-        return iter(self._spool.scores(self._place, self._n))
+        return iter(self._spool.scores(self._place))
 
     @overload
     def __getitem__(self, place: int) -> float: ...
     @overload
     def __getitem__(self, place: slice) -> tuple[float, ...]: ...
     def __getitem__(self, place: int | slice) -> float | tuple[float, ...]:
-        return self._spool.scores(self._place, self._n)[place]
+        return self._spool.scores(self._place)[place]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and tuple(self) == tuple(other)

@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditor.issued import Issued
+from auditor.issued import SPOOL_BYTES, Issued
 from auditor.records import Answer, Probe, Reply, SampleKind
 
 ANSWERS = st.one_of(
     st.none(),
     st.builds(Answer, label=st.integers(0, 999_999)),
     st.builds(Answer, label=st.integers(0, 2), scores=st.just((0.5, 0.25, 0.25))),
-    st.builds(Answer, label=st.just(7), top=st.just(((7, 0.75), (1, 0.125)))),
+    st.builds(Answer, label=st.just(7), top=st.sampled_from([((7, 0.75), (1, 0.125)), ()])),
+    st.builds(Answer, label=st.just(1), scores=st.just((0.25,) * 5_000)),
 )
 
 
@@ -117,7 +118,8 @@ def test_scores_that_wait_on_disk_read_as_the_tuple_would(tmp_path):
 
 
 def test_a_disk_that_takes_no_scores_is_an_error_of_the_disk(tmp_path):
-    issued = Issued(probes(1), folder=tmp_path / "gone")
-    issued.issue(1)
+    issued = Issued(probes(2), folder=tmp_path / "gone")
+    issued.issue(2)
+    issued.answered(0, Answer(label=0, scores=(0.5, 0.5)))
     with pytest.raises(OSError, match="gone"):
-        issued.answered(0, Answer(label=0, scores=(0.5, 0.5)))
+        issued.answered(1, Answer(label=0, scores=(0.5,) * SPOOL_BYTES))

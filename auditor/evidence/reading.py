@@ -37,6 +37,9 @@ JsonData = str | int | float | bool | None | list["JsonData"] | dict[str, "JsonD
 """A JSON value that may hold floats: outside data, never signed as it is."""
 
 
+_NUMBERS = frozenset({int, float})
+
+
 class Unknown(StrEnum):
     """What becomes of a label that the map does not hold."""
 
@@ -178,10 +181,10 @@ def load_json(body: bytes) -> JsonData:
 
 def finite(values: Sequence[JsonData]) -> tuple[float, ...]:
     """Return numbers as floats; anything else, and anything not finite, is refused."""
-    numbers = [value for value in values if type(value) is int or type(value) is float]
-    if len(numbers) != len(values) or not all(map(math.isfinite, numbers)):
+    # A boolean is an integer to Python, but not of that very type.
+    if not _NUMBERS.issuperset(map(type, values)) or not all(map(math.isfinite, values)):  # type: ignore[arg-type]
         raise SuspectAnswerError("the suspect gave scores that are not finite numbers")
-    return tuple(map(float, numbers))
+    return tuple(map(float, values))  # type: ignore[arg-type]
 
 
 def printable(value: object, *, limit: int = MAX_NAME) -> str:

@@ -30,7 +30,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from auditor.canonical import JsonValue, decimal_string
+from auditor.canonical import JsonValue, decimal_string, decimal_strings
 from auditor.errors import StorageError, Wire
 from auditor.evidence.chain import link_hash, make_line
 from auditor.evidence.times import utc_text
@@ -332,7 +332,7 @@ def _append_only(path: Path, flags: int) -> io.FileIO:
 
 def _answer_object(answer: Answer) -> dict[str, JsonValue]:
     if answer.scores is not None:
-        return {"label": answer.label, "scores": [decimal_string(score) for score in answer.scores]}
+        return {"label": answer.label, "scores": decimal_strings(answer.scores)}
     if answer.top is not None:
         return {"label": answer.label, "top": [[label, decimal_string(score)] for label, score in answer.top]}
     return {"label": answer.label}

@@ -357,7 +357,7 @@ def check_answers(answers: Sequence[Answer], *, n_expected: int) -> None:
             _check_top(answer.top)
         if answer.scores is None:
             continue
-        if len(answer.scores) > MAX_SCORES or not all(math.isfinite(s) for s in answer.scores):
+        if len(answer.scores) > MAX_SCORES or not all(map(math.isfinite, answer.scores)):
             raise SuspectAnswerError("the suspect gave scores that are not finite numbers")
 
 
