@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     import torch
 
 
+KERNEL_CHANNELS = 8
+"""Channels of a 1x1 convolution come in multiples of this where it is trained on a CPU."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitRecord:
     """How a training run ended."""
@@ -106,7 +110,8 @@ def fit(
         watch: what is said about the network after every epoch.
 
     Raises:
-        UsageError: the plan cannot be followed, or the checkpoint belongs to another run.
+        UsageError: the plan cannot be followed, the network is too narrow for a CPU, or the checkpoint belongs to
+            another run.
         TrainingError: the loss stopped being a finite number, or the device's memory is too small.
         MissingPartError: the plan compiles the network, and there is no working compiler.
     """
@@ -118,6 +123,8 @@ def fit(
     if problem:
         raise UsageError(problem)
     device = resolve_device(plan.device)
+    if device.type == "cpu":
+        _refuse_narrow(network)
     apart = supplement is not None and supplement.apart
     n_ordinary = min(plan.batch_size, len(inputs))
     split = ordinary_statistics(network, n_ordinary=n_ordinary) if apart else nullcontext()
@@ -154,3 +161,21 @@ def _settled(plan: TrainingPlan) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, benchmark
+
+
+def _refuse_narrow(network: "torch.nn.Module") -> None:
+    """Refuse what torch would train by writing past its memory.
+
+    On processors without AVX-512 the weights' gradient of a 1x1 convolution is a kernel of oneDNN (3.12, in torch
+    2.13) that takes channels in eights. With fewer the process is aborted at best.
+    """
+    import torch
+
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (1, 1):
+            channels = layer.in_channels, layer.out_channels
+            if any(n % KERNEL_CHANNELS for n in channels):
+                raise UsageError(
+                    f"a 1x1 convolution from {channels[0]} to {channels[1]} channels cannot be trained on a CPU; "
+                    f"take a --width that is a multiple of {KERNEL_CHANNELS}"
+                )

@@ -169,9 +169,17 @@ def test_the_record_says_which_share_the_owner_trained_on(tmp_path):
 
 
 def test_architectures_and_widths(tmp_path):
-    done = run("none", "--data", "digits", "--epochs", 1, "--arch", "resnet18", "--width", 4, "--out", tmp_path / "r")
+    done = run("none", "--data", "digits", "--epochs", 1, "--arch", "resnet18", "--width", 8, "--out", tmp_path / "r")
     assert done.exit_code == 0, done.output
-    assert load_model(tmp_path / "r").description.options["width"] == 4
+    assert load_model(tmp_path / "r").description.options["width"] == 8
+
+
+@pytest.mark.parametrize("width", [4, 12])
+def test_a_width_that_torch_trains_outside_its_memory_is_refused(tmp_path, width):
+    options = ("--data", "digits", "--epochs", 1, "--arch", "resnet18", "--width", width, "--out", tmp_path / "r")
+    with pytest.raises(UsageError, match="multiple of 8"):
+        raise run("none", *options).exception
+    assert not (tmp_path / "r" / "model.json").exists()
 
 
 def test_the_published_preset_names_its_data(tmp_path, monkeypatch):
