@@ -64,7 +64,7 @@ def standard_protocol(
         max_disagreement=0.1,
         max_failed_share=0.1,
         obstruction_alpha=0.001,
-        code_alpha=0.001,
+        code_alpha=0.01,
         order_seed=order_seed,
         randomness=randomness,
         grinding_log2=grinding_log2,

@@ -342,7 +342,6 @@ def _misses(
     if shams.rate - unmarked.rate > limits.sham_rate:
         above = f" above the {unmarked.rate:.3f} of unmarked images" if unmarked.hits else ""
         found.append(f"foreign patterns hit at {shams.rate:.3f}, limit {limits.sham_rate:g}{above}")
-    if twin.rate - clean.rate > limits.accuracy_loss + ROUNDING:
-        loss = 100 * (twin.rate - clean.rate)
-        found.append(f"clean accuracy is {loss:.2f} points below the twin's, limit {100 * limits.accuracy_loss:g}")
+    if lost := limits.loss_missed(clean=clean, twin=twin):
+        found.append(lost)
     return tuple(found)

@@ -59,6 +59,16 @@ class Limits:
     """
     accuracy_loss: float = 0.005
     """Largest loss of clean accuracy against the unmarked twin."""
+    accuracy_images: int = 5
+    """Largest loss in images, where that is more: the rate of a small test part cannot tell so few from chance."""
+
+    def loss_missed(self, *, clean: Share, twin: Share) -> str:
+        """Return in words that a marked model lost more clean accuracy than permitted, or an empty text."""
+        limit = max(self.accuracy_loss, self.accuracy_images / clean.trials)
+        lost = twin.rate - clean.rate
+        if lost <= limit + ROUNDING:
+            return ""
+        return f"clean accuracy is {100 * lost:.2f} points below the twin's, limit {100 * limit:.2g}"
 
 
 class TrainingRecord(Protocol):

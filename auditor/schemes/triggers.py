@@ -21,7 +21,7 @@ from auditor.errors import UsageError
 from auditor.models import LoadedModel, ModelDescription, build, describe, labels_of, predict
 from auditor.records import Inputs, NullBasis, Progress
 from auditor.schemes.base import TrainedScheme
-from auditor.schemes.measured import ROUNDING, Limits, Share, accuracy_share
+from auditor.schemes.measured import Limits, Share, accuracy_share
 from auditor.training import Checkpoints, Pressure, SupplementBatch, TrainingPlan, Watch, fit
 
 if TYPE_CHECKING:
@@ -393,9 +393,6 @@ def _misses(record: TriggerRecord, limits: Limits) -> tuple[str, ...]:
     found = []
     if record.keys.rate < limits.key_rate:
         found.append(f"triggers are answered as drawn at {record.keys.rate:.3f}, wanted {limits.key_rate:g} or more")
-    lost = record.twin.rate - record.clean.rate
-    if lost > limits.accuracy_loss + ROUNDING:
-        found.append(
-            f"clean accuracy is {100 * lost:.2f} points below the twin's, limit {100 * limits.accuracy_loss:g}"
-        )
+    if lost := limits.loss_missed(clean=record.clean, twin=record.twin):
+        found.append(lost)
     return tuple(found)
