@@ -10,6 +10,7 @@ taken as `verify` takes them: at the keys of stage 1, and at all sealed keys.
 
 import argparse
 import textwrap
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +24,8 @@ PAGE = HERE / "label_code.md"
 OPENING = 24
 """Keys of stage 1."""
 N_INNOCENTS = 3
-LEVELS = (0.001, 0.01)
-"""Levels of both looks together: the former default and the present one."""
+RULES = ((0.001, 0.05), (0.01, 0.05), (0.01, 0.2))
+"""Level of both looks together, and the p-value of the first up to which all keys are asked; the last is in force."""
 
 
 def run(n_owners: int) -> None:
@@ -89,17 +90,16 @@ def looks_at(scores, samples, protocol) -> list[float]:
     return [label_code(sort_replies(replies[:n]), known, spec, protocol).p_value for n in (OPENING, len(keys))]
 
 
-def outcome(looks: list[float], *, level: float) -> str:
+def outcome(looks: list[float], *, level: float, suspicion: float) -> str:
     """Return what an audit makes of the two looks."""
-    from auditor.analysis.randomness_checks import CODE_SUSPICION
     from auditor.verdict import CODE_LOOKS
 
     first, second = looks
     if first <= level / CODE_LOOKS:
         return "at stage 1"
-    if first > CODE_SUSPICION:
+    if first > suspicion:
         return "not told"
-    return "at all keys" if second <= level / CODE_LOOKS else "not told"
+    return "at all keys" if second <= level / CODE_LOOKS else "not told after all keys"
 
 
 def render() -> None:
@@ -120,16 +120,18 @@ def render() -> None:
             f"{rates[0]:.2f} to {rates[-1]:.2f} (median {rates[len(rates) // 2]:.2f})."
         ),
         "",
-        "| suspect | level of both looks | told at stage 1 | told at all keys | not told | share told (95 %) |",
-        "| --- " * 6 + "|",
+        "| suspect | level of both looks | all keys up to p | told at stage 1 | told at all keys "
+        "| not told, all keys asked | not told | share told (95 %) |",
+        "| --- " * 8 + "|",
     ]
     for name, found in looks.items():
-        for level in LEVELS:
-            counts = [sum(outcome(each, level=level) == what for each in found) for what in WHEN]
-            n_told, n = counts[0] + counts[1], len(found)
+        for level, suspicion in RULES:
+            told = Counter(outcome(each, level=level, suspicion=suspicion) for each in found)
+            n_told, n = told["at stage 1"] + told["at all keys"], len(found)
             span = stats.binomtest(n_told, n).proportion_ci(0.95, "exact")
             lines.append(
-                f"| {name} | {level:g} | {counts[0]} | {counts[1]} | {counts[2]} | {n_told / n:.3f} "
+                f"| {name} | {level:g} | {suspicion:g} | {told['at stage 1']} | {told['at all keys']} | "
+                f"{told['not told after all keys']} | {told['not told']} | {n_told / n:.3f} "
                 f"({span.low:.3f}-{span.high:.3f}) |"
             )
     worst = sorted(second for _, second in looks["copy without the new label"])[-5:]
@@ -138,8 +140,10 @@ def render() -> None:
         paragraph(
             "A copy that is not told ends as *not supported*; one that is told ends as *inconclusive: label-hidden*, "
             "which is also what a told independent model costs. Neither is ever *supported* by the code. The five "
-            f"largest p-values of copies at all keys: {', '.join(f'{p:.2g}' for p in worst)}. Key sets seal a level of "
-            f"{LEVELS[1]:g}; it was {LEVELS[0]:g} before these figures."
+            "largest p-values of copies at all keys: "
+            f"{', '.join(f'{p:.2g}' for p in worst)}. The last rule is in force: "
+            "key sets seal that level, and a first look that is no more than suspicious has all keys asked, which "
+            "costs questions and no level. The first rule was in force before these figures."
         ),
         "",
         paragraph(
@@ -155,9 +159,6 @@ def render() -> None:
 
 def paragraph(text: str) -> str:
     return textwrap.fill(text, width=118, break_long_words=False, break_on_hyphens=False)
-
-
-WHEN = ("at stage 1", "at all keys", "not told")
 
 
 def main() -> None:

@@ -8,8 +8,10 @@ from auditor.stats import randomization
 from auditor.verdict import code_level
 
 CODE_DRAWS = 99_999
-CODE_SUSPICION = 0.05
-"""Above this p-value of the first look nothing more is asked for the code's sake; not asking costs no level."""
+CODE_SUSPICION = 0.2
+"""Above this p-value of the first look nothing more is asked for the code's sake; not asking costs no level, and asking
+one innocent suspect in seven all its keys catches the copies whose code was learned for few classes
+(benchmarks/label_code.md)."""
 
 
 def label_code(

