@@ -185,22 +185,23 @@ class Asking:
         if self._invalid(opening, null):
             # Where the last batches got no answer at all, the line was cut and the audit may go on later.
             return "failed" if self._cut_off else "invalid"
+        self._opening = opening
         self._watch = Watch(self._basis, self._samples, self._plan.charged_alpha, null=null)
         self._progress.begin("asking further keys", max(permitted - n_opening, 1))
         self._progress.advance(len(self.replies) - n_opening)
         size = min(STAGE_2_BATCH, self._suspect.batch_size)
-        if not self._converse(lambda: self._next_key(n_opening, permitted, size=size)):
+        if not self._converse(lambda: self._next_key(permitted, size=size)):
             return "failed"
         return "decided" if self._watch.decided(self.replies, last=True) else "exhausted"
 
-    def _settled(self, n_opening: int) -> bool:
+    def _settled(self) -> bool:
         """True when no further key can change the outcome: test over, and no label code stays suspicious."""
         known = self.replies.until(self._n_known)
         if not self._watch.decided(known):
             return False
         if self._code_open is None:
             seal = self._opened.seal
-            first = label_code(sort_replies(known[:n_opening]), self._samples, seal.spec, seal.protocol)
+            first = label_code(self._opening, self._samples, seal.spec, seal.protocol)
             self._code_open = code_is_open(first, seal.protocol)
         return not (self._code_open and not self._watch.any_hit(known))
 
@@ -209,11 +210,11 @@ class Asking:
         """Length of the drawn order's beginning to which nothing is on its way; answers beyond it wait for a look."""
         return min((batch[0].position for batch in self._in_flight.values()), default=len(self.replies))
 
-    def _next_key(self, n_opening: int, end: int, *, size: int) -> _Batch | None:
+    def _next_key(self, end: int, *, size: int) -> _Batch | None:
         """Return the next batch of stage 2, None where nothing more is to be asked, or not yet."""
         # A batch that comes back late must not let the others run ahead: they might be paid for nothing.
         ahead = len(self.replies) - self._n_known
-        if ahead >= size * self._suspect.concurrency or self._settled(n_opening):
+        if ahead >= size * self._suspect.concurrency or self._settled():
             return None
         return self._next(end, size=size)
 

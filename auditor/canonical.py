@@ -7,11 +7,14 @@ two implementations can never disagree about a digit.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import rfc8785
 
 from auditor.errors import MalformedError
+
+_HARMLESS = frozenset({str, bool, type(None)})
+"""Types of which every value can be signed."""
 
 JsonValue = str | int | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 """A JSON value without binary floats."""
@@ -102,12 +105,11 @@ def decimal_string(value: float) -> str:
     return repr(float(value))
 
 
-def decimal_strings(values: Iterable[float]) -> list[str]:
+def decimal_strings(values: Sequence[float]) -> list[str]:
     """Return many numbers as :func:`decimal_string` would write each."""
-    numbers = list(map(float, values))
-    if not all(map(math.isfinite, numbers)):
+    if not all(map(math.isfinite, values)):
         raise ValueError("only finite numbers can be written as decimal strings")
-    return list(map(repr, numbers))
+    return [repr(value) if type(value) is float else repr(float(value)) for value in values]
 
 
 class Fields:
@@ -260,7 +262,7 @@ def _refuse_unsigned(value: JsonValue) -> bool:
         item = waiting.pop()
         # Exact types come first: what is written consists of them, and an abstract type takes ten times as long to ask.
         kind = type(item)
-        if kind is str or kind is bool or item is None:
+        if kind in _HARMLESS:
             continue
         if isinstance(item, int):
             if not -(2**53) < item < 2**53:
@@ -269,10 +271,10 @@ def _refuse_unsigned(value: JsonValue) -> bool:
             raise ValueError("binary floats are not signed; write a decimal string")
         elif isinstance(item, (dict, Mapping)):
             for name in item:
-                if not isinstance(name, str):
+                if type(name) is not str and not isinstance(name, str):
                     raise ValueError("names in objects are text")
                 plain = plain and name.isascii()
             waiting.extend(item.values())
         elif isinstance(item, (list, tuple, Sequence)) and not isinstance(item, str):
-            waiting.extend(item)
+            waiting.extend(() if _HARMLESS.issuperset(map(type, item)) else item)
     return plain
