@@ -186,7 +186,9 @@ class Asking:
             # Where the last batches got no answer at all, the line was cut and the audit may go on later.
             return "failed" if self._cut_off else "invalid"
         self._opening = opening
-        self._watch = Watch(self._basis, self._samples, self._plan.charged_alpha, null=null)
+        self._watch = Watch(
+            self._basis, self._samples, self._plan.charged_alpha, null=null, planned=self._planned[:permitted]
+        )
         self._progress.begin("asking further keys", max(permitted - n_opening, 1))
         self._progress.advance(len(self.replies) - n_opening)
         size = min(STAGE_2_BATCH, self._suspect.batch_size)

@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
+import numpy as np
+import numpy.typing as npt
+
 from auditor.records import Answer, Probe, Reply
 
 SPOOL_BYTES = 64 * 1024
@@ -61,6 +64,10 @@ class Issued(Sequence[Reply]):
             pairs = answer.top or ()
             labels = array("q", [label for label, _ in pairs])
             self._places[position] = -1 - self._spool.put(array("d", [score for _, score in pairs]), labels)
+
+    def labels(self, start: int) -> npt.NDArray[np.int32]:
+        """Return the labels answered from position ``start`` on, -1 where no answer is known."""
+        return np.frombuffer(self._labels[start : len(self)], dtype=np.int32)
 
     def until(self, end: int) -> "Issued":
         """Return the beginning up to position ``end``, without a copy; later answers to it show."""

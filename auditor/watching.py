@@ -4,12 +4,16 @@ from collections.abc import Mapping, Sequence
 from math import log10
 
 import numpy as np
+import numpy.typing as npt
 
-from auditor.analysis import Basis, Null, is_hit, sort_replies
-from auditor.records import Design, NullBasis, Reply, Sample, SampleKind
+from auditor.analysis import Basis, Null, sort_replies
+from auditor.issued import Issued
+from auditor.records import Design, NullBasis, Probe, Reply, Sample, SampleKind
 from auditor.stats.exact import binomial_tail_log10
 from auditor.stats.sequential import crosses
 
+_NO_KEY = -2
+"""In the place of a sealed label; no answer is told as -1."""
 LOOK_SHARE = 64
 """A test that is run whole at every look is looked at again when its answers have grown by one part in so many."""
 
@@ -22,11 +26,22 @@ class Watch:
         samples: the sealed metadata by index.
         alpha: level of the claim.
         null: the null rate after stage 1, which is complete; shams are asked in no other, so that their bound stands.
+        planned: the drawn order.
     """
 
-    def __init__(self, basis: Basis, samples: Mapping[int, Sample], alpha: float, *, null: Null) -> None:
+    def __init__(
+        self, basis: Basis, samples: Mapping[int, Sample], alpha: float, *, null: Null, planned: Sequence[Probe]
+    ) -> None:
         self._basis = basis
         self._samples = samples
+        self._sealed = np.array(
+            [
+                samples[probe.index].expected if probe.kind is SampleKind.KEY and not probe.repeat else _NO_KEY
+                for probe in planned
+            ],
+            dtype=np.int32,
+        )
+        """The sealed label of every key by position, where it is asked for the first time."""
         self._levels = basis.levels(alpha)
         self._null = null
         self._n_seen = 0
@@ -37,7 +52,7 @@ class Watch:
         self._n_searched = 0
         self._hit_seen = False
 
-    def decided(self, replies: Sequence[Reply], *, last: bool = False) -> bool:
+    def decided(self, replies: Issued, *, last: bool = False) -> bool:
         """Return whether the replies so far reach a boundary.
 
         Args:
@@ -53,8 +68,8 @@ class Watch:
                 self._n_looked = len(replies)
                 self._decided = self._decides(replies)
             return self._decided
-        new = [r for r in replies[self._n_seen :] if r.probe.kind is SampleKind.KEY and not r.probe.repeat]
-        hits = self._n_hits + np.cumsum([is_hit(reply, self._samples) for reply in new], dtype=np.int64)
+        new = self._key_hits(replies, self._n_seen)
+        hits = self._n_hits + np.cumsum(new, dtype=np.int64)
         trials = self._n_keys + np.arange(1, len(new) + 1)
         self._n_seen, self._n_keys = len(replies), self._n_keys + len(new)
         self._n_hits = int(hits[-1]) if len(new) else self._n_hits
@@ -75,16 +90,17 @@ class Watch:
         )
         return self._decided
 
-    def any_hit(self, replies: Sequence[Reply]) -> bool:
+    def any_hit(self, replies: Issued) -> bool:
         """Return whether a key was answered with its sealed label; ``replies`` as for :meth:`decided`."""
         if not self._hit_seen:
-            new, self._n_searched = replies[self._n_searched :], len(replies)
-            self._hit_seen = any(
-                is_hit(reply, self._samples)
-                for reply in new
-                if reply.probe.kind is SampleKind.KEY and not reply.probe.repeat
-            )
+            self._hit_seen = bool(self._key_hits(replies, self._n_searched).any())
+            self._n_searched = len(replies)
         return self._hit_seen
+
+    def _key_hits(self, replies: Issued, start: int) -> npt.NDArray[np.bool_]:
+        """Return for each key from position ``start`` on whether it hit; no answer is no hit."""
+        sealed, given = self._sealed[start : len(replies)], replies.labels(start)
+        return np.asarray((given == sealed)[sealed != _NO_KEY])
 
     def _decides(self, replies: Sequence[Reply]) -> bool:
         grouped = sort_replies(replies)

@@ -47,7 +47,12 @@ def test_replies_read_as_the_records_would(answers, order, part, end):
     assert len(issued) == len(expected)
     assert issued.any_answer == any(answer is not None for answer in answers)
     assert issued[part] == tuple(expected[part])
+    told = [-1 if answer is None else answer.label for answer in answers]
+    assert [issued.labels(start).tolist() for start in range(len(told) + 1)] == [
+        told[start:] for start in range(len(told) + 1)
+    ]
     beginning = issued.until(end)
+    assert beginning.labels(0).tolist() == told[:end]
     assert (list(beginning), len(beginning)) == (expected[:end], min(end, len(expected)))
     assert beginning[-3:] == tuple(expected[:end][-3:])
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protocols import SPEC, a_protocol, samples_of
 
-from auditor import watching
 from auditor.analysis import basis_of, count_hits, decide_keys, measure_null, sort_replies, spend
 from auditor.evidence.schedule import draw_schedule, opening_length
+from auditor.issued import Issued
 from auditor.records import Answer, Design, Reply, SampleKind
 from auditor.watching import Watch
 
@@ -27,7 +27,16 @@ def a_watch(protocol, samples, replies):
     basis = basis_of(protocol, SPEC)
     opening = sort_replies(replies[: opening_length(protocol)])
     null = basis.measure_null(opening, samples, basis.levels(protocol.alpha))
-    return Watch(basis, samples, protocol.alpha, null=null)
+    return Watch(basis, samples, protocol.alpha, null=null, planned=draw_schedule(protocol))
+
+
+def issued_of(replies):
+    issued = Issued([reply.probe for reply in replies])
+    issued.issue(len(replies))
+    for reply in replies:
+        if reply.answer is not None:
+            issued.answered(reply.probe.position, reply.answer)
+    return issued
 
 
 @given(
@@ -46,7 +55,7 @@ def test_watching_decides_when_running_the_whole_test_again_would(hits, design, 
         grouped = sort_replies(replies[:n])
         null = measure_null(grouped, samples, levels, protocol, SPEC)
         whole = decide_keys(grouped, samples, null, levels, protocol, SPEC)
-        assert watch.decided(replies[:n]) == (whole.rejected or whole.futile)
+        assert watch.decided(issued_of(replies[:n])) == (whole.rejected or whole.futile)
 
 
 @given(hits=st.lists(st.sampled_from([True, False, None]), min_size=30, max_size=30), batch=st.integers(1, 7))
@@ -56,7 +65,7 @@ def test_a_hit_is_found_once_it_is_there(hits, batch):
     replies = replies_of(protocol, samples, lambda probe: hits[probe.index] if probe.index < 30 else True)
     watch = a_watch(protocol, samples, replies)
     for n in range(0, len(replies) + 1, batch):
-        assert watch.any_hit(replies[:n]) == (count_hits(sort_replies(replies[:n]).keys, samples) > 0)
+        assert watch.any_hit(issued_of(replies[:n])) == (count_hits(sort_replies(replies[:n]).keys, samples) > 0)
 
 
 def test_an_answer_is_looked_at_once_however_long_the_audit(monkeypatch):
@@ -65,9 +74,11 @@ def test_an_answer_is_looked_at_once_however_long_the_audit(monkeypatch):
     # A hit rate between the null rate and the smallest rate of interest keeps the test undecided for long.
     replies = replies_of(protocol, samples, lambda probe: probe.index % 6 == 0)
     looked = []
-    hit = watching.is_hit
-    monkeypatch.setattr(watching, "is_hit", lambda reply, known: looked.append(reply) or hit(reply, known))
-    watch = a_watch(protocol, samples, replies)
+    labels = Issued.labels
+    monkeypatch.setattr(
+        Issued, "labels", lambda issued, start: looked.append(len(issued) - start) or labels(issued, start)
+    )
+    watch, issued = a_watch(protocol, samples, replies), issued_of(replies)
     for n in range(opening_length(protocol), len(replies) + 1, 16):
-        watch.decided(replies[:n])
-    assert len(looked) <= protocol.n_keys
+        watch.decided(issued.until(n))
+    assert sum(looked) <= len(replies)
