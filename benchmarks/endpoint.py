@@ -103,15 +103,22 @@ def bare(service: Service, inputs, *, batch: int, concurrency: int, name: str) -
 
 def verified(
     service: Service, opened, folder: Path, *, batch: int, concurrency: int, report: bool
-) -> tuple[float, float, float]:
-    """Return the seconds of asking, its CPU seconds, and those of all of ``verify`` up to the results or the report."""
+) -> tuple[float, float, float, float]:
+    """Return the seconds of asking, its CPU seconds, those of all of ``verify`` up to the results or the report, and
+    those that lines of the transcript took to the disk."""
     from auditor import asking, casefile
     from auditor.audit import Request, run_audit
     from auditor.evidence.signing import SigningKey
+    from auditor.evidence.transcript import TranscriptWriter
     from auditor.suspects import open_suspect
 
-    taken = []
-    run = asking.Asking.run
+    taken, written = [], []
+    run, write = asking.Asking.run, TranscriptWriter._write
+
+    def timed_write(self, data: bytes) -> None:
+        started_s = time.perf_counter()
+        write(self, data)
+        written.append(time.perf_counter() - started_s)
 
     def timed(self) -> str:
         started_s, started_cpu_s = time.perf_counter(), time.process_time()
@@ -120,7 +127,7 @@ def verified(
         finally:
             taken.extend((time.perf_counter() - started_s, time.process_time() - started_cpu_s))
 
-    asking.Asking.run = timed
+    asking.Asking.run, TranscriptWriter._write = timed, timed_write
     started_s = time.perf_counter()
     try:
         with open_suspect(
@@ -134,8 +141,8 @@ def verified(
                     examiner=SigningKey.generate(),
                 )  # fmt: skip
     finally:
-        asking.Asking.run = run
-    return taken[0], taken[1], time.perf_counter() - started_s
+        asking.Asking.run, TranscriptWriter._write = run, write
+    return taken[0], taken[1], time.perf_counter() - started_s, sum(written)
 
 
 def without_pdf() -> None:
@@ -197,10 +204,10 @@ def one_speed(
         for number in range(arguments.rounds):
             os.environ["AUDITOR_HOME"] = str(folder / "home")
             alone_s, alone_cpu_s = bare(service, inputs, **settings, name=arguments.client)
-            asking_s, cpu_s, whole_s = verified(
+            asking_s, cpu_s, whole_s, disk_s = verified(
                 service, opened, folder / f"{number}", **settings, report=arguments.report
             )
-            took = {"bare_s": alone_s, "asking_s": asking_s, "verify_s": whole_s}
+            took = {"bare_s": alone_s, "asking_s": asking_s, "verify_s": whole_s, "disk_s": disk_s}
             rounds.append(took | {"bare_cpu_s": alone_cpu_s, "asking_cpu_s": cpu_s})
         transcript = (folder / "0" / "transcript.jsonl").stat().st_size
         keep(
