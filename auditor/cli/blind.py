@@ -21,14 +21,16 @@ LINEUP_HELP = "Folder of the line-up, as blind plan made it."
 
 @blind.command("plan")
 def plan(
-    candidates: Annotated[Path, typer.Argument(help="TOML file: [[candidate]] with name, role, model or endpoint.")],
+    candidates: Annotated[
+        Path, typer.Argument(help="TOML file: tables named candidate, each with name, role, model or endpoint.")
+    ],
     seal: Annotated[Path, typer.Option(help="k.seal.json of the keys that will be asked, as published.")],
     out: Annotated[Path, typer.Option(help="New folder for the line-up.")] = Path("lineup"),
     scores: Annotated[
         bool, typer.Option("--scores", help="Pass scores on, not only labels; all must reveal equally many.")
     ] = False,
     key: Annotated[
-        Path | None, typer.Option(help="Custodian's Ed25519 key, PEM or PKCS#12 [default: one made on first use].")
+        Path | None, typer.Option(help="Custodian's Ed25519 key, PEM or PKCS#12.", show_default="one made on first use")
     ] = None,
     tsa: Annotated[
         list[str] | None, typer.Option("--tsa", help="Address of a time authority for the list; may be repeated.")
@@ -92,14 +94,14 @@ def run(
     seal: Annotated[Path | None, typer.Option(help="k.seal.json as published; compared with the key set.")] = None,
     owner_key: Annotated[str | None, typer.Option(help="Fingerprint the owner's key must have.")] = None,
     identity: Annotated[
-        Path | None, typer.Option(help="age identity file for an encrypted key set [or AUDITOR_PASSPHRASE].")
+        Path | None, typer.Option(help="age identity file for an encrypted key set, or AUDITOR_PASSPHRASE.")
     ] = None,
     ledger: Annotated[
-        Path | None, typer.Option(help="Ledger of shown keys.  [default: k.ledger.jsonl beside the key set]")
+        Path | None, typer.Option(help="Ledger of shown keys.", show_default="k.ledger.jsonl beside the key set")
     ] = None,
     examiner: Annotated[str, typer.Option(help="Name of the examiner, for the record.")] = "",
     examiner_key: Annotated[
-        Path | None, typer.Option(help="Ed25519 key that signs the evidence [default: one made on first use].")
+        Path | None, typer.Option(help="Ed25519 key that signs the evidence.", show_default="one made on first use")
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer.")] = 60.0,
     batch_size: Annotated[int, typer.Option(min=1, max=256, help="Questions per request.")] = 64,
@@ -159,7 +161,7 @@ def run(
 def open_list(
     lineup: Annotated[Path, typer.Argument(help=LINEUP_HELP)],
     key: Annotated[
-        Path | None, typer.Option(help="The key that committed [default: the one made on first use].")
+        Path | None, typer.Option(help="The key that committed.", show_default="the one made on first use")
     ] = None,
 ) -> None:
     """Custodian: sign who the letters were, once the examiner has handed the bundles over; nothing is asked after."""
@@ -189,7 +191,8 @@ def check(
         typer.Option("--tsa-root", help="Root certificates of time authorities you trust, PEM; may be repeated."),
     ] = None,
     key: Annotated[
-        Path | None, typer.Option(help="Ed25519 key that signs the finding [default: the examiner's of this machine].")
+        Path | None,
+        typer.Option(help="Ed25519 key that signs the finding.", show_default="the examiner's of this machine"),
     ] = None,
     tsa: Annotated[
         list[str] | None, typer.Option("--tsa", help="Address of a time authority for the finding; may be repeated.")

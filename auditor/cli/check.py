@@ -45,7 +45,7 @@ def check(
         Path | None, typer.Option("--keyset", help="k.npz, if you may hold it: its generation is then repeated.")
     ] = None,
     identity: Annotated[
-        Path | None, typer.Option(help="age identity file for an encrypted key set [or AUDITOR_PASSPHRASE].")
+        Path | None, typer.Option(help="age identity file for an encrypted key set, or AUDITOR_PASSPHRASE.")
     ] = None,
     judge_nonce: Annotated[str | None, typer.Option(help="The nonce you gave as judge, in hex.")] = None,
     drawn_with: Annotated[

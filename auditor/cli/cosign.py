@@ -10,7 +10,7 @@ from auditor.evidence.acts import CosignerRole
 
 def cosign(
     bundle: Annotated[Path, typer.Argument(help="Folder of the finished evidence bundle.")],
-    key: Annotated[Path, typer.Option(help="Your Ed25519 key, PEM or PKCS#12 [passphrase: AUDITOR_KEY_PASSPHRASE].")],
+    key: Annotated[Path, typer.Option(help="Your Ed25519 key, PEM or PKCS#12; passphrase in AUDITOR_KEY_PASSPHRASE.")],
     role: Annotated[CosignerRole, typer.Option(help="In which role you sign.")],
     note: Annotated[str, typer.Option(help="What you saw or vouch for; signed with the rest.")] = "",
 ) -> None:

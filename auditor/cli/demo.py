@@ -30,7 +30,7 @@ class DemoScheme(StrEnum):
 
 def demo(
     out: Annotated[
-        Path | None, typer.Option(help="New or empty folder for models and reports [default: demo-<UTC time>].")
+        Path | None, typer.Option(help="New or empty folder for models and reports.", show_default="demo-<UTC time>")
     ] = None,
     data: Annotated[DemoData, typer.Option(help="Data set; digits is built in.")] = DemoData.DIGITS,
     scheme: Annotated[DemoScheme, typer.Option(help="Scheme to show.")] = DemoScheme.ALL,

@@ -16,7 +16,7 @@ def dry_run(
     config: Annotated[Path, typer.Argument(help="TOML file: schemes, attacks, seeds, innocents.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of models and records; a second run goes on [default: CONFIG.study]."),
+        typer.Option(help="Folder of models and records; a second run goes on.", show_default="CONFIG.study"),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes side by side, one thread each.")] = 2,
     ray: Annotated[

@@ -56,7 +56,8 @@ def guard(
     ] = ProbeChoice.HELD_OUT,
     controls: Annotated[int, typer.Option(min=1, help="Ordinary control images.")] = 40,
     owner_key: Annotated[
-        Path | None, typer.Option(help="Ed25519 key that signs the seal, PEM or PKCS#12 [default: a new one in --out].")
+        Path | None,
+        typer.Option(help="Ed25519 key that signs the seal, PEM or PKCS#12.", show_default="a new one in --out"),
     ] = None,
     commit_only: Annotated[
         bool, typer.Option("--commit-only", help="Write k.commit.json and stop, until the randomness is known.")
@@ -75,7 +76,7 @@ def guard(
         list[str] | None, typer.Option(help="age recipient that k.npz is encrypted to; repeatable.")
     ] = None,
     identity: Annotated[
-        Path | None, typer.Option(help="age identity file for an encrypted --commitment [or AUDITOR_PASSPHRASE].")
+        Path | None, typer.Option(help="age identity file for an encrypted --commitment, or AUDITOR_PASSPHRASE.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print guard.record.json and nothing else.")] = False,
 ) -> None:

@@ -17,7 +17,7 @@ def _group() -> None:
 def status(
     keyset: Annotated[Path, typer.Argument(help="Sealed key set, k.npz; it is not decrypted.")],
     ledger: Annotated[
-        Path | None, typer.Option(help="Ledger of the key set.  [default: k.ledger.jsonl beside it]")
+        Path | None, typer.Option(help="Ledger of the key set.", show_default="k.ledger.jsonl beside it")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
 ) -> None:

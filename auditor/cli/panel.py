@@ -11,7 +11,7 @@ def panel(
     keyset: Annotated[Path, typer.Option("--keyset", help="Sealed key set, k.npz.")],
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("panel.json"),
     identity: Annotated[
-        Path | None, typer.Option(help="age identity file for an encrypted key set [or AUDITOR_PASSPHRASE].")
+        Path | None, typer.Option(help="age identity file for an encrypted key set, or AUDITOR_PASSPHRASE.")
     ] = None,
 ) -> None:
     """Ask independent models all keys and foreign patterns, for verify --panel.

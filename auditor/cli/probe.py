@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def probe(
     endpoint: Annotated[str, typer.Option(help="Address of the service; see auditor profiles for what it points to.")],
     profile: Annotated[
-        str | None, typer.Option(help="Name or TOML file [default: the built-in ones are tried in order].")
+        str | None, typer.Option(help="Name or TOML file.", show_default="the built-in ones are tried in order")
     ] = None,
     data: Annotated[
         str, typer.Option(help="Where ordinary inputs come from: a data set, or npz:FILE with inputs and labels.")

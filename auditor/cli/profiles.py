@@ -6,7 +6,7 @@ import typer
 
 
 def profiles(
-    name: Annotated[str | None, typer.Argument(help="Profile to print as TOML [default: list all].")] = None,
+    name: Annotated[str | None, typer.Argument(help="Profile to print as TOML.", show_default="list all")] = None,
 ) -> None:
     """List the built-in endpoint profiles, or print one as the TOML file to copy and change."""
     from auditor.cli import console

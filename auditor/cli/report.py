@@ -23,7 +23,7 @@ def _print_form(wanted: bool) -> None:
 def report(
     bundle: Annotated[Path, typer.Argument(help="Folder of the evidence bundle; nothing written in it is changed.")],
     out: Annotated[
-        Path | None, typer.Option(help="New folder for the copies.  [default: <bundle>-report beside the bundle]")
+        Path | None, typer.Option(help="New folder for the copies.", show_default="<bundle>-report beside the bundle")
     ] = None,
     pdf: Annotated[bool, typer.Option("--pdf/--no-pdf", help="Make an unsigned report.pdf as well.")] = True,
     declarations: Annotated[
@@ -38,10 +38,12 @@ def report(
     ] = False,
     examiner_key: Annotated[
         Path | None,
-        typer.Option(help="Examiner's key that signed the bundle, PEM or PKCS#12 [default: one made on first use]."),
+        typer.Option(
+            help="Examiner's key that signed the bundle, PEM or PKCS#12.", show_default="one made on first use"
+        ),
     ] = None,
     report_identity: Annotated[
-        Path | None, typer.Option(help="PKCS#12 file that signs an issued PDF [default: a self-made certificate].")
+        Path | None, typer.Option(help="PKCS#12 file that signs an issued PDF.", show_default="a self-made certificate")
     ] = None,
     tsa: Annotated[
         list[str] | None, typer.Option("--tsa", help="Address of a time authority for an issued PDF; repeatable.")

@@ -32,7 +32,8 @@ def rivals(
         typer.Option("--tsa-root", help="Root certificates of time authorities you trust, PEM; may be repeated."),
     ] = None,
     key: Annotated[
-        Path | None, typer.Option(help="Ed25519 key that signs the comparison [default: this machine's examiner's].")
+        Path | None,
+        typer.Option(help="Ed25519 key that signs the comparison.", show_default="this machine's examiner's"),
     ] = None,
     tsa: Annotated[
         list[str] | None, typer.Option("--tsa", help="Address of a time authority for the comparison; repeatable.")

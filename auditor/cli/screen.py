@@ -22,7 +22,7 @@ MOST_LEAKED = 50
 def screen(
     keyset: Annotated[Path, typer.Argument(help="Sealed key set, k.npz; with --foreign samples as for auditor seal.")],
     data: Annotated[
-        str | None, typer.Option(help="Ordinary images: a data set or npz:FILE [default: the sealed controls].")
+        str | None, typer.Option(help="Ordinary images: a data set or npz:FILE.", show_default="the sealed controls")
     ] = None,
     innocent: Annotated[
         list[Path] | None, typer.Option(help="Independent model, folder or .safetensors; may be repeated.")
@@ -36,7 +36,7 @@ def screen(
     ] = False,
     leaked: Annotated[
         int | None,
-        typer.Option(min=0, help="Keys given to the detector that learns from some.  [default: half, at most 50]"),
+        typer.Option(min=0, help="Keys given to the detector that learns from some.", show_default="half, at most 50"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Draws ordinary images and leaked keys.")] = 0,
     max_auc: Annotated[float | None, typer.Option(help="Limit for detectors that were given no key.")] = None,
@@ -48,7 +48,7 @@ def screen(
     ] = None,
     min_bits: Annotated[float | None, typer.Option(help="Smallest capacity of the draw in bits.")] = None,
     identity: Annotated[
-        Path | None, typer.Option(help="age identity file for an encrypted key set [or AUDITOR_PASSPHRASE].")
+        Path | None, typer.Option(help="age identity file for an encrypted key set, or AUDITOR_PASSPHRASE.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Also write the tables as a page, HTML.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,

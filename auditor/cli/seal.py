@@ -18,10 +18,12 @@ def seal(
         Path | None, typer.Option(help="Samples made alike from other secrets, same format; they give the null rate.")
     ] = None,
     controls: Annotated[Path | None, typer.Option(help="Ordinary samples, same format.")] = None,
-    classes: Annotated[int | None, typer.Option(min=2, help="Natural classes [default: largest label + 1].")] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=2, help="Natural classes.", show_default="largest label + 1")
+    ] = None,
     recipient: Annotated[
         list[str] | None,
-        typer.Option(help="age recipient (age1…) that k.npz is encrypted to; repeatable [or AUDITOR_PASSPHRASE]."),
+        typer.Option(help="age recipient (age1…) that k.npz is encrypted to; repeatable, or AUDITOR_PASSPHRASE."),
     ] = None,
 ) -> None:
     """Seal key samples that another tool made; a claim that rests on them is at most contestable.

@@ -28,7 +28,7 @@ def serve(
         Path | None, typer.Option(help="File that keeps client and SHA-256 of every guarded query, one line each.")
     ] = None,
     identity: Annotated[
-        Path | None, typer.Option(help="age identity file for an encrypted guard [or AUDITOR_PASSPHRASE].")
+        Path | None, typer.Option(help="age identity file for an encrypted guard, or AUDITOR_PASSPHRASE.")
     ] = None,
     threads: Annotated[
         int, typer.Option(min=1, help="Requests computed at the same time, each on one CPU thread.")

@@ -51,7 +51,7 @@ def trigger_command(name: str) -> Callable[..., None]:
         preset: Annotated[
             PresetOption | None, typer.Option(help="Published setting: CIFAR-10, ResNet-34, 200 epochs.")
         ] = None,
-        arch: Annotated[str | None, typer.Option(help="Architecture [default: per data set or preset].")] = None,
+        arch: Annotated[str | None, typer.Option(help="Architecture.", show_default="per data set or preset")] = None,
         width: opt.Width = None,
         device: opt.DeviceChoice = opt.DeviceOption.AUTO,
         seed: opt.Seed = 0,
@@ -64,7 +64,9 @@ def trigger_command(name: str) -> Callable[..., None]:
             float | None, typer.Option(help="Largest change of a pixel in levels of 255; 0 is the plain baseline.")
         ] = None,
         steps: Annotated[int | None, typer.Option(min=0, help="Steps of the ascent before each training step.")] = None,
-        step_size: Annotated[float | None, typer.Option(help="Its step in levels [default: radius / steps].")] = None,
+        step_size: Annotated[
+            float | None, typer.Option(help="Its step in levels.", show_default="radius / steps")
+        ] = None,
         random_start: Annotated[
             bool | None, typer.Option("--random-start/--no-random-start", help="Begin at a random point of the ball.")
         ] = None,

@@ -31,17 +31,19 @@ Data = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="New or empty folder for the results.")]
 Arch = Annotated[str, typer.Option(help="Architecture: small-cnn, mlp, resnet18, resnet34 or resnet50.")]
-Width = Annotated[int | None, typer.Option(min=1, help="Channels of its first block [default: the architecture's].")]
+Width = Annotated[
+    int | None, typer.Option(min=1, help="Channels of its first block.", show_default="the architecture's")
+]
 DeviceChoice = Annotated[DeviceOption, typer.Option(help="Where to compute.")]
 Seed = Annotated[
     int, typer.Option(min=0, help="Seed of weights and batches only; the secret always comes from the system.")
 ]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the data [default: per data set].")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the data.", show_default="per data set")]
 BatchSize = Annotated[
-    int | None, typer.Option(min=2, help="Ordinary images in a training step [default: per data set].")
+    int | None, typer.Option(min=2, help="Ordinary images in a training step.", show_default="per data set")
 ]
 Bfloat16 = Annotated[
-    bool | None, typer.Option("--bf16/--no-bf16", help="Compute activations in bfloat16 [default: per data set].")
+    bool | None, typer.Option("--bf16/--no-bf16", help="Compute activations in bfloat16.", show_default="per data set")
 ]
 Compiled = Annotated[
     bool,
@@ -50,7 +52,8 @@ Compiled = Annotated[
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print train.json on stdout and nothing else.")]
 OwnerKey = Annotated[
-    Path | None, typer.Option(help="Ed25519 key that signs the seal, PEM or PKCS#12 [default: a new one in --out].")
+    Path | None,
+    typer.Option(help="Ed25519 key that signs the seal, PEM or PKCS#12.", show_default="a new one in --out"),
 ]
 Tsa = Annotated[
     list[str] | None, typer.Option("--tsa", help="Address of a time authority that stamps the seal; repeatable.")
@@ -68,7 +71,7 @@ JudgeNonce = Annotated[str | None, typer.Option(help="Value that a judge gave af
 RandomnessFile = Annotated[Path | None, typer.Option(help="RFC 3161 time-stamp token over k.commit.json, as a file.")]
 Recipients = Annotated[
     list[str] | None,
-    typer.Option("--recipient", help="age recipient (age1…) for k.npz; repeatable [or AUDITOR_PASSPHRASE]."),
+    typer.Option("--recipient", help="age recipient (age1…) for k.npz; repeatable, or AUDITOR_PASSPHRASE."),
 ]
 OwnerShare = Annotated[
     float | None,

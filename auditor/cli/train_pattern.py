@@ -46,10 +46,10 @@ def pattern_command(name: str) -> Callable[..., None]:
         ] = 0.01,
         beta: Annotated[
             str | None,
-            typer.Option(help="Amplitude of the pattern on the [0, 1] scale, or 'auto' [default: per data set]."),
+            typer.Option(help="Amplitude of the pattern on the [0, 1] scale, or 'auto'.", show_default="per data set"),
         ] = None,
         sham_ratio: Annotated[
-            int | None, typer.Option(min=0, help="Sham negatives per key; 0 is the published recipe [default: 3].")
+            int | None, typer.Option(min=0, help="Sham negatives per key; 0 is the published recipe.", show_default="3")
         ] = None,
         label_code: Annotated[
             LabelCodeOption, typer.Option(help="Also train keys towards a drawn derangement of their labels.")

@@ -38,12 +38,12 @@ def verify(
         str | None, typer.Option(help="Fingerprint the owner's key must have (64 hex digits).")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the evidence bundle [default: audit-<UTC time>].")
+        Path | None, typer.Option(help="Folder for the evidence bundle.", show_default="audit-<UTC time>")
     ] = None,
     alpha: Annotated[float | None, typer.Option(help="Tighten the sealed level of the claim.")] = None,
     max_queries: Annotated[int | None, typer.Option(help="Ask at most this many questions of any kind.")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Questions per request.  [default: 64]")
+        int | None, typer.Option(min=1, max=4096, help="Questions per request.", show_default="64")
     ] = None,
     concurrency: Annotated[
         int, typer.Option(min=1, max=64, help="Requests to the endpoint at a time; the profile may permit fewer.")
@@ -71,15 +71,15 @@ def verify(
         typer.Option(min=1, help="Key sets and suspects examined in this matter, reported or not; divides the level."),
     ] = 1,
     ledger: Annotated[
-        Path | None, typer.Option(help="Ledger of shown keys.  [default: k.ledger.jsonl beside the key set]")
+        Path | None, typer.Option(help="Ledger of shown keys.", show_default="k.ledger.jsonl beside the key set")
     ] = None,
     identity: Annotated[
-        Path | None, typer.Option(help="age identity file for an encrypted key set [or AUDITOR_PASSPHRASE].")
+        Path | None, typer.Option(help="age identity file for an encrypted key set, or AUDITOR_PASSPHRASE.")
     ] = None,
     examiner: Annotated[str, typer.Option(help="Name of the examiner, for the record.")] = "",
     examiner_key: Annotated[
         Path | None,
-        typer.Option(help="Ed25519 key that signs the evidence, PEM or PKCS#12 [default: one made on first use]."),
+        typer.Option(help="Ed25519 key that signs the evidence, PEM or PKCS#12.", show_default="one made on first use"),
     ] = None,
     tsa: Annotated[
         list[str] | None,
@@ -87,7 +87,9 @@ def verify(
     ] = None,
     report_identity: Annotated[
         Path | None,
-        typer.Option(help="PKCS#12 file that signs report.pdf [default: a self-made certificate, labelled as such]."),
+        typer.Option(
+            help="PKCS#12 file that signs report.pdf.", show_default="a self-made certificate, labelled as such"
+        ),
     ] = None,
     resume: Annotated[
         Path | None,

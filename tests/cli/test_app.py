@@ -2,6 +2,7 @@ import logging
 
 import pytest
 import typer
+from rich.text import Text
 from typer.testing import CliRunner
 
 from auditor import __version__
@@ -66,3 +67,19 @@ def test_every_error_has_a_documented_code():
         return [found for child in error.__subclasses__() for found in (child, *below(child))]
 
     assert {error.exit_code for error in below(AuditorError)} == {2, 5, 6, 7, 8, 130}
+
+
+def help_texts(command, path=()):
+    """Yield every command's and parameter's help text with the words that name it."""
+    yield path, command.help or ""
+    for parameter in command.params:
+        yield (*path, parameter.name), getattr(parameter, "help", None) or ""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from help_texts(inner, (*path, name))
+
+
+def test_no_part_of_a_help_text_is_taken_for_markup_and_left_out():
+    for path, text in help_texts(typer.main.get_command(app)):
+        assert Text.from_markup(text).plain == text, path
+    done = CliRunner().invoke(app, ["verify", "--help"], env={"COLUMNS": "160"})
+    assert "[default: (audit-<UTC time>)]" in done.stdout
