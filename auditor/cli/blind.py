@@ -103,7 +103,7 @@ def run(
     examiner_key: Annotated[
         Path | None, typer.Option(help="Ed25519 key that signs the evidence.", show_default="one made on first use")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to wait for one answer.")] = 60.0,
     batch_size: Annotated[int, typer.Option(min=1, max=256, help="Questions per request.")] = 64,
     tsa: Annotated[
         list[str] | None, typer.Option("--tsa", help="Address of a time authority for the bundles; may be repeated.")

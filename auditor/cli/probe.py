@@ -27,7 +27,7 @@ def probe(
         typer.Option(help="Also fit a label map on ordinary inputs, and write the profile with it to this .toml file."),
     ] = None,
     calibration_size: Annotated[int, typer.Option(min=1, help="Ordinary inputs that --calibrate asks.")] = 200,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer.")] = 30.0,
+    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to wait for one answer.")] = 30.0,
     proxy: Annotated[str | None, typer.Option(help="Proxy to go through; the environment's are not used.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:

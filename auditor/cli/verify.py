@@ -48,7 +48,7 @@ def verify(
     concurrency: Annotated[
         int, typer.Option(min=1, max=64, help="Requests to the endpoint at a time; the profile may permit fewer.")
     ] = 1,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer.")] = 30.0,
+    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to wait for one answer.")] = 30.0,
     judge_nonce: Annotated[
         str | None,
         typer.Option(help="Judge's nonce, 16 to 64 bytes in hex: draws which keys are asked, and in what order."),

@@ -83,3 +83,19 @@ def test_no_part_of_a_help_text_is_taken_for_markup_and_left_out():
         assert Text.from_markup(text).plain == text, path
     done = CliRunner().invoke(app, ["verify", "--help"], env={"COLUMNS": "160"})
     assert "[default: (audit-<UTC time>)]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("probe", "--endpoint", "http://127.0.0.1:9"),
+        ("verify", "--endpoint", "http://127.0.0.1:9", "--keyset", "k.npz"),
+        ("blind", "run", "x", "--relay", "http://127.0.0.1:9", "--keyset", "k.npz"),
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("seconds", ["inf", "1e10", "nan", "0"])
+def test_waits_that_no_clock_can_keep_are_usage(command, seconds):
+    done = CliRunner().invoke(app, [*command, "--timeout", seconds])
+    assert done.exit_code == 2
+    assert "--timeout" in done.stderr
