@@ -47,7 +47,8 @@ def open_suspect(
         allow_python: permits suspects whose opening runs code of their author.
 
     Raises:
-        UsageError: not exactly one of ``endpoint`` and ``model``, a limit is not positive, or a malformed profile.
+        UsageError: not exactly one of ``endpoint`` and ``model``, a limit is not positive, a malformed profile, or a
+            proxy that is no address.
         SuspectLoadError: ``model`` is not a model this program opens, or not without ``allow_python``.
         MissingPartError: the library that opens such a model is not installed.
     """
@@ -55,8 +56,10 @@ def open_suspect(
         raise UsageError("the batch size must be positive")
     if endpoint is not None and model is None:
         from auditor.suspects.http import adapter
+        from auditor.suspects.http.addresses import check_proxy
         from auditor.suspects.http.profile import load
 
+        check_proxy(proxy)
         return adapter.HttpSuspect(
             endpoint,
             profile=None if profile is None else load(profile),

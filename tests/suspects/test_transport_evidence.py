@@ -17,11 +17,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from auditor.errors import SuspectAnswerError, SuspectRefusedError, SuspectUnavailableError
+from auditor.errors import SuspectAnswerError, SuspectRefusedError, SuspectUnavailableError, UsageError
+from auditor.suspects import open_suspect
 from auditor.suspects.http import HttpSuspect
+from auditor.suspects.http.probing import calibrate, probe
 from auditor.suspects.http.profile import load
 
 TWO = np.zeros((2, 1, 4, 4), dtype=np.uint8)
+ONE_TWO = np.array([1, 2])
 GOOD = json.dumps({"answers": [{"label": 1}, {"label": 2}]}).encode()
 PREDICTIONS = json.dumps({"predictions": [1, 2]}).encode()
 NOW = datetime.datetime.now(datetime.UTC)
@@ -276,6 +279,34 @@ def test_a_proxy_that_is_down_or_refuses_is_named():
         pytest.raises(SuspectRefusedError, match="HTTP 407"),
     ):
         suspect.query(TWO)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "",
+        "foo",
+        "h:3128",
+        "socks5://h:1080",
+        "http://",
+        "http://:1",
+        "http://h:99999",
+        "http://us3r:hunter2 @h",
+        "http://[1",
+    ],
+)
+def test_a_proxy_that_is_no_address_is_never_passed_by(proxy):
+    with web.faulty(web.sends(body=GOOD)) as server:
+        asking = (
+            lambda: open_suspect(endpoint=server.url, proxy=proxy),
+            lambda: probe(server.url, inputs=TWO, labels=None, classes=(), proxy=proxy),
+            lambda: calibrate(server.url, inputs=TWO, labels=ONE_TWO, n_classes=3, profile="mlflow", proxy=proxy),
+        )
+        for ask in asking:
+            with pytest.raises(UsageError, match="proxy must be an http or https address") as caught:
+                ask()
+            assert "hunter2" not in str(caught.value)
+    assert server.requests == []
 
 
 def test_headers_are_kept_but_for_those_that_may_carry_secrets():

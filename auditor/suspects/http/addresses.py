@@ -47,6 +47,21 @@ def parse_address(base_url: str) -> Target:
     )
 
 
+def check_proxy(proxy: str | None) -> None:
+    """Refuse what is no proxy's address; None, which means a direct connection, passes.
+
+    Raises:
+        UsageError: not an http or https address; the message never repeats it.
+    """
+    if proxy is None:
+        return
+    try:
+        parse_address(proxy)
+    except UsageError as error:
+        # An empty one, as from a variable that is not set, would otherwise mean a direct connection.
+        raise UsageError("the proxy must be an http or https address such as http://127.0.0.1:3128") from error
+
+
 def secrets_of(target: Target) -> tuple[str, ...]:
     """Return what an address carries that must not come back: the password and the values of the query."""
     password = "" if target.auth is None else target.auth.password

@@ -16,6 +16,7 @@ from auditor.evidence.reading import JsonData, Reading, load_json, printable, se
 from auditor.records import Answer, Inputs
 from auditor.stats.label_map import FittedMap, fit_label_map
 from auditor.suspects.http.adapter import HttpSuspect
+from auditor.suspects.http.addresses import check_proxy
 from auditor.suspects.http.dialects import ByProfile
 from auditor.suspects.http.profile import TRIED_IN_ORDER, Profile, load, source
 
@@ -111,8 +112,9 @@ def probe(
 
     Raises:
         SuspectError: the service does not answer, asks for a login, or no profile suits it.
-        UsageError: fewer inputs than needed.
+        UsageError: fewer inputs than needed, or a proxy that is no address.
     """
+    check_proxy(proxy)
     if len(inputs) < N_INPUTS:
         raise UsageError(f"a probe needs {N_INPUTS} ordinary inputs")
     refused: list[tuple[str, str]] = []
@@ -178,9 +180,10 @@ def calibrate(
         proxy: address of the proxy to go through.
 
     Raises:
-        UsageError: the profile has a label map already.
+        UsageError: the profile has a label map already, or the proxy is no address.
         SuspectError: the service does not answer, or not in this profile's form.
     """
+    check_proxy(proxy)
     chosen, text = load(profile), source(profile).decode("utf-8").rstrip()
     if chosen.reading.label_map or re.search(r"^\s*\[labels", text, re.MULTILINE):
         raise UsageError(f"profile {chosen.name} has [labels] already; calibration starts from one without")
