@@ -330,6 +330,36 @@ def test_headers_are_kept_but_for_those_that_may_carry_secrets():
     assert not {"set-cookie", "www-authenticate", "x-auth-token", "x-api-key", "x-echo"} & set(told)
 
 
+@pytest.mark.parametrize(
+    ("before_host", "query", "echoed"),
+    [
+        ("user:top-s3cret@", "", "top-s3cret"),
+        # base64 of the user's name and password, from the coreutils tool.
+        ("user:top-s3cret@", "", "Basic dXNlcjp0b3AtczNjcmV0"),
+        ("key-as-a-name@", "", "key-as-a-name"),
+        ("key-as-a-name:@", "", "key-as-a-name"),
+        ("", "?token=top%2Bs3cret", "top+s3cret"),
+        ("", "?token=top%2Bs3cret", "/x?token=top%2Bs3cret"),
+    ],
+)
+def test_what_the_address_held_comes_back_in_no_spelling(before_host, query, echoed):
+    body = json.dumps({"answers": [{"label": 1}, {"label": 2}], "seen": echoed}).encode()
+    steps = (web.sends(body=GOOD, headers={"X-Seen": echoed, "X-Other": "1"}), web.sends(body=body))
+    with web.faulty(*steps) as server, suspect_at(server.url.replace("//", f"//{before_host}") + query) as suspect:
+        told = dict(suspect.query(TWO).reply.headers)
+        assert "x-other" in told
+        assert "x-seen" not in told
+        with pytest.raises(SuspectAnswerError, match="repeats a secret") as caught:
+            suspect.query(TWO)
+    assert caught.value.body is None
+
+
+def test_the_name_of_a_user_with_a_password_is_no_secret():
+    step = web.sends(body=GOOD, headers={"X-User": "examiner-of-the-court"})
+    with web.faulty(step) as server, suspect_at(server.url.replace("//", "//examiner-of-the-court:pw@")) as suspect:
+        assert dict(suspect.query(TWO).reply.headers)["x-user"] == "examiner-of-the-court"
+
+
 def test_looking_leaves_no_thread_behind():
     before = threading.active_count()
     with web.faulty(web.sends(body=PREDICTIONS)) as server:

@@ -1,10 +1,11 @@
 """Addresses of services: what of them may be shown, where a redirect may lead, how long to wait."""
 
+import base64
 import email.utils
 import re
 from dataclasses import dataclass
 from datetime import UTC
-from urllib.parse import SplitResult, parse_qsl, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, unquote_plus, urljoin, urlsplit
 
 from requests.auth import HTTPBasicAuth
 
@@ -63,10 +64,20 @@ def check_proxy(proxy: str | None) -> None:
 
 
 def secrets_of(target: Target) -> tuple[str, ...]:
-    """Return what an address carries that must not come back: the password and the values of the query."""
-    password = "" if target.auth is None else target.auth.password
-    shown = password.decode("utf-8", "replace") if isinstance(password, bytes) else str(password)
-    return (shown, *(value for _, value in parse_qsl(target.query)))
+    """Return what an address carries that must not come back, in each spelling in which a service may repeat it.
+
+    These are the password, or the user's name where it stands without one, the two together as they are sent, and the
+    values of the query.
+    """
+    found: list[str] = []
+    if target.auth is not None:
+        name, password = _as_bytes(target.auth.username), _as_bytes(target.auth.password)
+        sent = base64.b64encode(name + b":" + password).decode("ascii")
+        found += [(password or name).decode("utf-8", "replace"), sent]
+    for part in target.query.split("&"):
+        value = part.partition("=")[2]
+        found += [value, unquote_plus(value)]
+    return tuple(dict.fromkeys(secret for secret in found if secret))
 
 
 def retry_after_s(text: str, *, now_s: float) -> float | None:
@@ -97,6 +108,10 @@ def redirected(url: str, location: str, *, uri: str) -> str:
         host = printable(new.hostname) or "no host"
         raise SuspectAnswerError(f"{uri}: redirects to another service ({host}), which is not asked")
     return new._replace(netloc=new.netloc.rpartition("@")[2]).geturl()
+
+
+def _as_bytes(text: bytes | str) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()
 
 
 def _same_service(old: SplitResult, new: SplitResult) -> bool:
