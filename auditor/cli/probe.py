@@ -7,11 +7,16 @@ from zipfile import BadZipFile
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import numpy.typing as npt
 
     from auditor.records import Inputs
     from auditor.suspects.http.probing import Findings
+
+MAX_PRINTED = 20
+"""Labels that are printed; ``--json`` has them all."""
 
 
 def probe(
@@ -38,6 +43,8 @@ def probe(
 
     chosen = None if profile is None else load(profile)
     inputs, labels, classes = _ordinary(data)
+    if calibrate is not None:
+        _check_calibration(calibrate, labels, size=calibration_size, profile=profile)
     found = probing.probe(
         endpoint,
         inputs=inputs,
@@ -47,12 +54,13 @@ def probe(
         timeout_s=timeout,
         proxy=proxy,
     )
-    if calibrate is not None:
+    if calibrate is not None and labels is not None:
         _calibrate(
             calibrate,
             endpoint,
-            data,
-            size=calibration_size,
+            inputs=inputs[:calibration_size],
+            labels=labels[:calibration_size],
+            n_classes=len(classes),
             profile=profile or found.profile,
             timeout=timeout,
             proxy=proxy,
@@ -64,23 +72,40 @@ def probe(
             console.say(line)
 
 
-def _calibrate(
-    file: Path, endpoint: str, data: str, *, size: int, profile: str, timeout: float, proxy: str | None
-) -> None:
-    from auditor.cli import console
+def _check_calibration(file: Path, labels: "npt.NDArray[np.int64] | None", *, size: int, profile: str | None) -> None:
+    """Refuse a calibration that cannot be before anything is asked, which may cost money."""
     from auditor.errors import UsageError
-    from auditor.suspects.http import probing
+    from auditor.suspects.http.fitted_profile import without_map
 
-    if file.suffix != ".toml" or file.exists():
-        raise UsageError(f"{file.name}: --calibrate writes a new file whose name ends in .toml")
-    inputs, labels, classes = _ordinary(data)
+    if file.suffix != ".toml" or file.exists() or not file.parent.is_dir():
+        raise UsageError(
+            f"{file.name}: --calibrate writes a new file whose name ends in .toml, in a folder that is there"
+        )
     if labels is None or len(labels) < size:
         raise UsageError(f"a calibration of {size} needs as many ordinary inputs with labels")
-    found = probing.calibrate(
+    if profile is not None:
+        without_map(profile)
+
+
+def _calibrate(
+    file: Path,
+    endpoint: str,
+    *,
+    inputs: "Inputs",
+    labels: "npt.NDArray[np.int64]",
+    n_classes: int,
+    profile: str,
+    timeout: float,
+    proxy: str | None,
+) -> None:
+    from auditor.cli import console
+    from auditor.suspects.http.fitted_profile import calibrate
+
+    found = calibrate(
         endpoint,
-        inputs=inputs[:size],
-        labels=labels[:size],
-        n_classes=len(classes),
+        inputs=inputs,
+        labels=labels,
+        n_classes=n_classes,
         profile=profile,
         timeout_s=timeout,
         proxy=proxy,
@@ -129,13 +154,16 @@ def ordinary_file(path: Path) -> "tuple[Inputs, npt.NDArray[np.int64] | None]":
 
 def _lines(found: "Findings") -> list[str]:
     known = f", declares {found.declared_labels}" if found.declared_labels is not None else ""
-    seen = f"names {', '.join(found.names)}" if found.names else f"numbers {', '.join(map(str, found.numbers))}"
+    seen = f"names {_some(found.names)}" if found.names else f"numbers {_some([str(n) for n in found.numbers])}"
     scores = "labels only"
     if found.scores and found.score_sum is not None:
         low, high = found.score_sum
-        total = f"sum {low:.4g}" if low == high else f"sums {low:.4g} to {high:.4g}"
+        lowest, highest = f"{low:.4g}", f"{high:.4g}"
+        total = f"sum {lowest}" if lowest == highest else f"sums {lowest} to {highest}"
         scores = f"{found.scores} scores per answer, {total}, at most {found.decimals} decimals"
     steady = "same label and scores" if found.same_scores else "same label" if found.same_labels else "ANOTHER LABEL"
+    limits = [f"{name}: {value}" for name, value in found.limits.items()]
+    limits += [f"Retry-After: {found.retry_after}"] if found.retry_after else []
     lines = [
         f"profile      {found.profile}",
         f"name         {found.name or 'none given'}",
@@ -144,9 +172,14 @@ def _lines(found: "Findings") -> list[str]:
         f"repeated     {steady} for one input asked several times",
         f"latency      {found.latency_ms[0]} ms median, {found.latency_ms[1]} ms at most",
         f"batch        {found.batch} answered together{'; more: ' * bool(found.batch_problem)}{found.batch_problem}",
-        f"limits       {'Retry-After: ' + found.retry_after if found.retry_after else 'none seen'}",
+        f"limits       {', '.join(limits) or 'none seen'}",
     ]
     if found.agreement is not None:
         lines.append(f"task         {found.agreement[0]} of {found.agreement[1]} answers are the input's own class")
     lines += [f"not          {name}: {reason}" for name, reason in found.refused]
     return [*lines, f"spent        {found.requests} requests, {found.queries} inputs asked; no key among them"]
+
+
+def _some(names: "Sequence[str]") -> str:
+    more = f" and {len(names) - MAX_PRINTED} more" if len(names) > MAX_PRINTED else ""
+    return ", ".join(names[:MAX_PRINTED]) + more

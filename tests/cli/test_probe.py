@@ -101,6 +101,80 @@ def test_lines_for_people(data):
     assert done.stdout.splitlines()[-1] == "spent        7 requests, 7 inputs asked; no key among them"
 
 
+def predicts(handler, *, n=1, **headers):
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    web.sends(body=json.dumps({"predictions": [3] * n}).encode(), headers=named)(handler)
+
+
+def test_limits_that_a_service_states_are_shown(data):
+    def step(handler):
+        predicts(handler, X_RateLimit_Limit="600", RateLimit_Policy='"burst";q=100;w=60')
+
+    with web.faulty(step) as server:
+        done = run("probe", "--endpoint", server.url, "--data", data, "--profile", "mlflow")
+        found = probe(server.url, data, "--profile", "mlflow")
+    limits = {"ratelimit-policy": '"burst";q=100;w=60', "x-ratelimit-limit": "600"}
+    assert found["limits"] == limits
+    assert "limits       " + ", ".join(f"{name}: {value}" for name, value in limits.items()) + "\n" in done.stdout
+
+
+def test_a_service_that_asks_for_patience_is_waited_for_once_its_profile_is_known(data):
+    first, patience = predicts, web.sends(429, headers={"Retry-After": "0"})
+    with web.faulty(first, first, patience, first) as server:
+        found = probe(server.url, data, "--profile", "mlflow")
+        assert found["requests"] == len(server.requests)
+    assert found["retry_after"] == "0"
+    assert found["numbers"] == [3]
+
+
+def test_a_service_that_asks_for_patience_is_not_tried_with_every_profile(data):
+    with web.faulty(web.sends(429, headers={"Retry-After": "30"})) as server:
+        done = run("probe", "--endpoint", server.url, "--data", data)
+    assert done.exit_code == 6
+    assert "no answer (1 × HTTP 429), Retry-After: 30 (1 request)" in done.stderr
+    assert len(server.requests) == 1
+
+
+def test_requests_that_were_sent_on_elsewhere_are_counted(data):
+    def step(handler):
+        if handler.path.startswith("/moved"):
+            return predicts(handler)
+        return web.sends(308, headers={"Location": f"/moved{handler.path}"})(handler)
+
+    with web.faulty(step) as server:
+        found = probe(server.url, data, "--profile", "mlflow")
+    assert found["requests"] == len(server.requests)
+
+
+def test_every_profile_that_was_tried_is_told_with_its_reason(data):
+    with web.faulty(web.sends(200, b'{"out": [1]}')) as server:
+        done = run("probe", "--endpoint", server.url, "--data", data)
+    assert done.exit_code == 6
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert all(name in done.stderr for name in profile.names())
+    assert "tensorflow-serving, mlflow: the suspect's answer holds no list where the profile looks" in done.stderr
+    with web.faulty(web.sends(404)) as server:
+        done = run("probe", "--endpoint", server.url, "--data", data)
+    assert "(10 requests); each of them: HTTP 404, no prediction service answers here" in done.stderr
+
+
+def test_a_failure_in_the_middle_says_what_it_has_cost(data):
+    steps = [predicts, predicts, web.sends(402)]
+    with web.faulty(*steps) as server:
+        done = run("probe", "--endpoint", server.url, "--data", data, "--profile", "mlflow")
+    assert done.exit_code == 6
+    assert "HTTP 402, no prediction service answers here (3 requests)" in done.stderr
+
+
+def test_many_names_are_counted_and_only_some_printed(data):
+    names = {f"name {i}": 1 / (i + 2) for i in range(1000)}
+    with web.faulty(web.sends(body=json.dumps(names).encode())) as server:
+        done = run("probe", "--endpoint", server.url, "--data", data, "--profile", "torchserve")
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("labels")]
+    assert "name 0, name 1, " in line
+    assert line.endswith(" and 980 more")
+
+
 def test_a_service_that_changes_its_mind_is_seen(data):
     turn = iter(range(1000))
 
@@ -198,8 +272,6 @@ def test_a_label_map_is_fitted_on_ordinary_inputs_and_fixed_in_a_profile(many, t
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--calibrate", "x.txt"), "ends in .toml"),
-        (("--calibrate", "x.toml", "--calibration-size", "201"), "needs as many"),
         (("--calibrate", "x.toml", "--calibration-size", "4"), "do not show what any label means"),
     ],
 )
@@ -209,3 +281,24 @@ def test_calibrations_that_cannot_be(many, tmp_path, monkeypatch, options, words
         done = run("probe", "--endpoint", url, "--data", many, "--profile", "mlflow", *options)
     assert done.exit_code == 2
     assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--calibrate", "x.txt"), "ends in .toml"),
+        (("--calibrate", "there.toml"), "writes a new file"),
+        (("--calibrate", "absent/x.toml"), "writes a new file"),
+        (("--calibrate", "x.toml", "--calibration-size", "201"), "needs as many"),
+        (("--calibrate", "x.toml", "--profile", "mapped.toml"), "has [labels] already"),
+    ],
+)
+def test_a_calibration_that_cannot_be_is_refused_before_anything_is_asked(many, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.toml").write_text("")
+    (tmp_path / "mapped.toml").write_text(profile.source("mlflow").decode() + '[labels]\nnames = ["a"]\n')
+    with web.faulty(predicts) as server:
+        done = run("probe", "--endpoint", server.url, "--data", many, "--profile", "mlflow", *options)
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert server.requests == []

@@ -20,7 +20,8 @@ from cryptography.x509.oid import NameOID
 from auditor.errors import SuspectAnswerError, SuspectRefusedError, SuspectUnavailableError, UsageError
 from auditor.suspects import open_suspect
 from auditor.suspects.http import HttpSuspect
-from auditor.suspects.http.probing import calibrate, probe
+from auditor.suspects.http.fitted_profile import calibrate
+from auditor.suspects.http.probing import probe
 from auditor.suspects.http.profile import load
 
 TWO = np.zeros((2, 1, 4, 4), dtype=np.uint8)

@@ -1,8 +1,7 @@
 """What a service lets one see before any money is spent on keys: a few ordinary inputs, and what they show."""
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -14,11 +13,12 @@ from auditor.errors import SuspectError, UsageError
 from auditor.evidence.calibration import OwnLabels
 from auditor.evidence.reading import JsonData, Reading, load_json, printable, search
 from auditor.records import Answer, Inputs
-from auditor.stats.label_map import FittedMap, fit_label_map
+from auditor.suspects.base import Attempt
 from auditor.suspects.http.adapter import HttpSuspect
-from auditor.suspects.http.addresses import check_proxy
+from auditor.suspects.http.addresses import check_proxy, parse_address
 from auditor.suspects.http.dialects import ByProfile
-from auditor.suspects.http.profile import TRIED_IN_ORDER, Profile, load, source
+from auditor.suspects.http.profile import TRIED_IN_ORDER, Profile, load
+from auditor.suspects.http.transport import Received
 
 N_SINGLE = 5
 N_REPEATS = 3
@@ -26,6 +26,11 @@ BATCH = 16
 N_INPUTS = N_SINGLE + BATCH
 """Ordinary inputs that a probe needs."""
 NEEDS_LOGIN = 401
+ASKS_FOR_PATIENCE = 429
+MAX_REASONS = 1200
+PATIENT_ATTEMPTS = 2
+"""Attempts per question once the service is known to answer; while profiles are tried there is one."""
+LIMIT_HEADER = re.compile(r"rate-?limit", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +64,12 @@ class Findings:
     """Why a batch of several was not answered, or empty."""
     retry_after: str
     """The last Retry-After header, or empty."""
+    limits: Mapping[str, str]
+    """Headers in which the service states limits on the rate of requests, by lower-case name, as last seen."""
     agreement: tuple[int, int] | None
     """Answers that name the input's own class, of how many; None where names and classes cannot be compared."""
     requests: int
+    """Requests sent, those that a redirect led elsewhere included."""
     queries: int
     """Inputs asked, repeats included: what a service that charges per input counts."""
 
@@ -83,6 +91,7 @@ class Findings:
             "batch": self.batch,
             "batch_problem": self.batch_problem,
             "retry_after": self.retry_after,
+            "limits": dict(self.limits),
             "agreement": None if self.agreement is None else list(self.agreement),
             "requests": self.requests,
             "queries": self.queries,
@@ -117,99 +126,70 @@ def probe(
     check_proxy(proxy)
     if len(inputs) < N_INPUTS:
         raise UsageError(f"a probe needs {N_INPUTS} ordinary inputs")
+
+    def connect(candidate: Profile, *, attempts: int, batch_size: int = BATCH) -> HttpSuspect:
+        return HttpSuspect(
+            endpoint,
+            profile=candidate,
+            timeout_s=timeout_s,
+            max_attempts=attempts,
+            batch_size=batch_size,
+            proxy=proxy,
+        )
+
     refused: list[tuple[str, str]] = []
     n_requests = n_queries = 0
     candidates = [profile] if profile is not None else [load(name) for name in TRIED_IN_ORDER]
     for candidate in candidates:
-        with HttpSuspect(endpoint, profile=candidate, timeout_s=timeout_s, max_attempts=1, proxy=proxy) as suspect:
+        with connect(candidate, attempts=1) as suspect:
             conversation = _Conversation(suspect, candidate, inputs)
             try:
                 conversation.begin()
+                with connect(candidate, attempts=PATIENT_ATTEMPTS, batch_size=suspect.batch_size) as patient:
+                    found = conversation.findings(patient, labels=labels, classes=classes)
             except SuspectError as error:
-                latest = suspect.latest
-                if latest is None or latest.status == NEEDS_LOGIN or profile is not None:
-                    raise
-                refused.append((candidate.name, str(error)))
-                n_requests += suspect.n_requests
+                n_requests += conversation.n_requests
                 n_queries += conversation.n_queries
+                if profile is not None or conversation.has_begun or _says_enough(suspect.latest):
+                    raise _with_cost(error, latest=suspect.latest, n_requests=n_requests) from error
+                refused.append((candidate.name, str(error)))
                 continue
-            found = conversation.findings(labels=labels, classes=classes)
-            return replace(
-                found,
-                refused=tuple(refused),
-                requests=n_requests + suspect.n_requests,
-                queries=n_queries + conversation.n_queries,
-            )
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in refused[-2:])
-    raise SuspectError(f"none of the built-in profiles suits this service ({n_requests} requests); {reasons}"[:400])
+        return replace(
+            found,
+            refused=tuple(refused),
+            requests=n_requests + conversation.n_requests,
+            queries=n_queries + conversation.n_queries,
+        )
+    reasons = _together(refused, uri=parse_address(endpoint).uri)
+    message = f"none of the built-in profiles suits this service ({_counted(n_requests)}); {reasons}"
+    raise SuspectError(message[:MAX_REASONS])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """A label map fitted on ordinary answers, and the profile that fixes it."""
-
-    fitted: FittedMap
-    profile: bytes
-    """The profile's file with the map in it."""
-    requests: int
-    queries: int
+def _says_enough(latest: Received | None) -> bool:
+    """Return whether other profiles would be tried in vain: nobody answers, or a login or patience is asked for."""
+    return latest is None or latest.status in (NEEDS_LOGIN, ASKS_FOR_PATIENCE)
 
 
-def calibrate(
-    endpoint: str,
-    *,
-    inputs: Inputs,
-    labels: npt.NDArray[np.int64],
-    n_classes: int,
-    profile: str,
-    timeout_s: float = 30.0,
-    proxy: str | None = None,
-) -> Calibration:
-    """Ask ordinary labelled inputs, never keys, and return a profile in which the labels' meaning is fixed.
+def _with_cost(error: SuspectError, *, latest: Received | None, n_requests: int) -> SuspectError:
+    wait = f", Retry-After: {printable(latest.retry_after)}" if latest is not None and latest.retry_after else ""
+    sent = f" ({_counted(n_requests)})" if n_requests else ""
+    return type(error)(f"{error}{wait}{sent}")
 
-    Labels that were answered but whose class is not beyond doubt count as no label; labels that no ordinary input was
-    answered with count as one label outside the task's own.
 
-    Args:
-        endpoint: address of the service.
-        inputs: ordinary inputs, uint8, shape (n, channels, height, width).
-        labels: their classes, from 0.
-        n_classes: number of classes of the task.
-        profile: name or file of the profile that the map is added to.
-        timeout_s: longest time for one answer.
-        proxy: address of the proxy to go through.
+def _together(refused: Sequence[tuple[str, str]], *, uri: str) -> str:
+    """Return the reasons of all profiles, those that share one together."""
+    names: dict[str, list[str]] = {}
+    for name, text in refused:
+        # Where it was tried differs from profile to profile even where the reason does not.
+        reason = text.partition(": ")[2] if text.startswith(uri) else text
+        names.setdefault(reason, []).append(name)
+    if len(names) == 1:
+        return f"each of them: {next(iter(names))}"
+    return "; ".join(f"{', '.join(sharing)}: {reason}" for reason, sharing in names.items())
 
-    Raises:
-        UsageError: the profile has a label map already, or the proxy is no address.
-        SuspectError: the service does not answer, or not in this profile's form.
-    """
-    check_proxy(proxy)
-    chosen, text = load(profile), source(profile).decode("utf-8").rstrip()
-    if chosen.reading.label_map or re.search(r"^\s*\[labels", text, re.MULTILINE):
-        raise UsageError(f"profile {chosen.name} has [labels] already; calibration starts from one without")
-    # The package's own contract has no label map; its profile as a file has.
-    with HttpSuspect(endpoint, profile=replace(chosen, sha256=""), timeout_s=timeout_s, proxy=proxy) as suspect:
-        names = OwnLabels()
-        suspect.dialect.reading = replace(chosen.reading, label_map=names)
-        suspect.describe()
-        told: list[str] = []
-        for start in range(0, len(inputs), suspect.batch_size):
-            batch = np.ascontiguousarray(inputs[start : start + suspect.batch_size])
-            answers = suspect.query(batch).reply.answers
-            own = {number: name for name, number in names.items()}
-            told += [own.get(answer.label, str(answer.label)) for answer in answers]
-    fitted = fit_label_map(truth=labels.tolist(), answered=told, n_classes=n_classes)
-    if not fitted.label_map:
-        raise UsageError(f"{len(told)} ordinary inputs do not show what any label means; ask more of them")
-    lines = [f"{json.dumps(name)} = {label}" for name, label in fitted.label_map.items()]
-    lines += [f"{json.dumps(name)} = -1" for name in fitted.unmapped]
-    header = f"# Fitted on {len(told)} ordinary inputs before any key was asked; -1: not beyond doubt, no label.\n"
-    return Calibration(
-        fitted=fitted,
-        profile=f"{text}\n\n{header}[labels.map]\n{chr(10).join(lines)}\n".encode(),
-        requests=suspect.n_requests,
-        queries=len(told),
-    )
+
+def _counted(n_requests: int) -> str:
+    return f"{n_requests} {'request' if n_requests == 1 else 'requests'}"
 
 
 class _Conversation:
@@ -217,9 +197,13 @@ class _Conversation:
 
     def __init__(self, suspect: HttpSuspect, profile: Profile, inputs: Inputs) -> None:
         self._suspect = suspect
+        self._suspects = [suspect]
         self._profile = profile
         self._inputs = inputs
+        self._latest: Received | None = None
+        self._n_redirects = 0
         self.n_queries = 0
+        self.has_begun = False
         self._names = OwnLabels()
         if isinstance(suspect.dialect, ByProfile) and not profile.reading.label_map:
             suspect.dialect.reading = replace(profile.reading, label_map=self._names)
@@ -230,15 +214,37 @@ class _Conversation:
         self._revealed: list[tuple[float, ...]] = []
         self._declared: tuple[str, int | None] = ("", None)
         self._retry_after = ""
+        self._limits: dict[str, str] = {}
+
+    @property
+    def n_requests(self) -> int:
+        """Requests sent so far, those that a redirect led elsewhere included."""
+        return sum(suspect.n_requests for suspect in self._suspects) + self._n_redirects
 
     def begin(self) -> None:
         """Read the service's description and ask one input; raises SuspectError when that fails."""
-        description = self._suspect.describe()
+        try:
+            description = self._suspect.describe()
+        finally:
+            self._notice_latest()
         self._declared = (description.suspect.declared_name, description.n_labels)
         self._ask([0], single=True)
+        self.has_begun = True
 
-    def findings(self, *, labels: npt.NDArray[np.int64] | None, classes: tuple[str, ...]) -> Findings:
-        """Ask the other inputs and return what all of it shows."""
+    def findings(
+        self, patient: HttpSuspect, *, labels: npt.NDArray[np.int64] | None, classes: tuple[str, ...]
+    ) -> Findings:
+        """Ask the other inputs and return what all of it shows.
+
+        Args:
+            patient: the same service, waited for where it asks for that.
+            labels: the inputs' classes, or None.
+            classes: names of the task's classes.
+        """
+        # What the service said of itself, and the names it used, are in there.
+        patient.dialect = self._suspect.dialect
+        self._suspect = patient
+        self._suspects.append(patient)
         for row in range(1, N_SINGLE):
             self._ask([row], single=True)
         repeats = [self._ask([0], single=True)[0] for _ in range(N_REPEATS - 1)]
@@ -263,8 +269,9 @@ class _Conversation:
             batch=batch,
             batch_problem=problem,
             retry_after=self._retry_after,
+            limits=dict(sorted(self._limits.items())),
             agreement=self._agreement(labels, classes),
-            requests=self._suspect.n_requests,
+            requests=self.n_requests,
             queries=self.n_queries,
         )
 
@@ -281,16 +288,38 @@ class _Conversation:
     def _ask(self, rows: Sequence[int], *, single: bool) -> tuple[Answer, ...]:
         self.n_queries += len(rows)
         try:
-            reply = self._suspect.query(np.ascontiguousarray(self._inputs[list(rows)])).reply
+            exchange = self._suspect.query(np.ascontiguousarray(self._inputs[list(rows)]))
+        except SuspectError as error:
+            self._notice_limits(error.attempts)
+            raise
         finally:
-            latest = self._suspect.latest
-            self._retry_after = (latest.retry_after if latest is not None else "") or self._retry_after
+            self._notice_latest()
+        self._notice_limits(exchange.failed_attempts)
+        reply = exchange.reply
         if single:
             self._latencies_ms.append(reply.elapsed_ms)
         self._asked += rows
         self._answers += reply.answers
         self._revealed += revealed_scores(reply.body, self._reading)
         return reply.answers
+
+    def _notice_latest(self) -> None:
+        latest = self._suspect.latest
+        if latest is None or latest is self._latest:
+            return
+        self._latest = latest
+        self._n_redirects += len(latest.redirects)
+        self._notice_headers(latest.headers)
+
+    def _notice_limits(self, attempts: Sequence[Attempt]) -> None:
+        for attempt in attempts:
+            if attempt.wire is not None:
+                self._notice_headers(attempt.wire.headers)
+
+    def _notice_headers(self, headers: Sequence[tuple[str, str]]) -> None:
+        told = dict(headers)
+        self._retry_after = told.get("retry-after", self._retry_after)
+        self._limits |= {name: value for name, value in told.items() if LIMIT_HEADER.search(name)}
 
     def _agreement(self, labels: npt.NDArray[np.int64] | None, classes: tuple[str, ...]) -> tuple[int, int] | None:
         if labels is None:
