@@ -38,7 +38,7 @@ from auditor.evidence.transcript_records import MAX_INLINE_BODY
 from auditor.interruption import Shield
 from auditor.issued import Issued
 from auditor.lanes import Arrival, Lanes, loss_of
-from auditor.records import Inputs, Probe, Progress, Reason, Reply
+from auditor.records import Inputs, Probe, Progress, Reason, Reply, SampleKind
 from auditor.suspects.base import Exchange, Suspect
 from auditor.verdict import decide
 from auditor.watching import Watch as Watch
@@ -48,7 +48,8 @@ logger = logging.getLogger(__name__)
 STAGE_2_BATCH = 16
 """Keys per exchange after stage 1: small, because every key beyond the decision is paid for nothing."""
 MAX_FAILED_BATCHES = 5
-"""Batches in a row without an answer that mean withdrawal; those that were on their way together count once."""
+"""Batches in a row without an answer that mean withdrawal; those that were on their way together count once, and
+those in which only keys were refused not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,11 +108,14 @@ class Asking:
         self._plan = plan
         self._progress = progress
         self._planned = draw_schedule(opened.seal.protocol, judge=plan.judge)
+        self._n_opening = opening_length(opened.seal.protocol)
         self._samples = {sample.index: sample for sample in opened.keys.samples}
         self._basis = basis_of(opened.seal.protocol, opened.seal.spec, panel_rate=plan.panel_rate)
         self._shield = Shield()
         self._claimed: frozenset[int] | None = None
         self._failed_in_a_row = 0
+        self._withdrawn_in_a_row = 0
+        """Those of them that show withdrawal from everything, not only from some questions."""
         self._counted_to = 0
         """Questions sent when a loss last counted: one that was on its way then does not count again."""
         self._n_sent = 0
@@ -157,11 +161,10 @@ class Asking:
         Raises:
             OSError: a question or an answer cannot be written down; nothing more was asked after that.
         """
-        n_opening = opening_length(self._opened.seal.protocol)
         self._lanes = Lanes(self._suspect)
         with self._shield.raised():
             try:
-                return self._ask_in_stages(n_opening)
+                return self._ask_in_stages()
             except KeyboardInterrupt:
                 with self._shield, self._writer.together():
                     for arrival in self._lanes.last():
@@ -171,7 +174,8 @@ class Asking:
                 self._lanes.close()
                 self._progress.end()
 
-    def _ask_in_stages(self, n_opening: int) -> str:
+    def _ask_in_stages(self) -> str:
+        n_opening = self._n_opening
         permitted = n_opening + self._plan.max_keys - self._opened.seal.protocol.opening_keys
         self._progress.begin("asking keys, shams, controls and repeats", n_opening)
         self._progress.advance(min(len(self.replies), n_opening))
@@ -245,12 +249,22 @@ class Asking:
             self._lanes.wait()
 
     def _withdrawn(self) -> bool:
-        if self._failed_in_a_row >= MAX_FAILED_BATCHES:
+        if self._withdrawn_in_a_row >= MAX_FAILED_BATCHES:
             return True
         # A suspect that never answered is down or speaks another language; one that *refuses* may be choosing
         # what to refuse, and only further questions can show that.
         refused = isinstance(self.last_error, SuspectRefusedError)
-        return self.last_error is not None and not self.anything_answered and not refused
+        return self._withdrawn_in_a_row > 0 and not self.anything_answered and not refused
+
+    def _shows_withdrawal(self, batch: Sequence[Probe], loss: Loss | None) -> bool:
+        """Whether a lost batch shows that nothing is answered: not where the suspect may have picked out the keys.
+
+        Giving up then would spare it the controls, and with them the comparison that shows what it does.
+        """
+        if loss not in (Loss.REFUSED, Loss.UNUSABLE):
+            return True
+        ordinary = any(probe.kind is SampleKind.CONTROL for probe in batch)
+        return ordinary or batch[0].position >= self._n_opening
 
     def _announce(self, again: int | None, batch: tuple[Probe, ...]) -> tuple[int, Inputs]:
         """Write down that a batch is asked, or asked ``again`` under its number; return number and inputs."""
@@ -275,10 +289,10 @@ class Asking:
     def _record(self, arrival: Arrival) -> None:
         batch = self._in_flight.pop(arrival.number)
         if arrival.exchange is None:
-            self._record_loss(arrival.number, arrival.error or SuspectError("no answer"))
+            self._record_loss(arrival.number, batch, arrival.error or SuspectError("no answer"))
         else:
             self._record_answer(arrival.number, arrival.exchange)
-            self._failed_in_a_row = 0
+            self._failed_in_a_row = self._withdrawn_in_a_row = 0
             for probe, answer in zip(batch, arrival.exchange.reply.answers, strict=True):
                 self.replies.answered(probe.position, answer)
         del self._sent_as[arrival.number]
@@ -300,7 +314,7 @@ class Asking:
             wire=reply.wire,
         )
 
-    def _record_loss(self, number: int, error: SuspectError) -> None:
+    def _record_loss(self, number: int, batch: Sequence[Probe], error: SuspectError) -> None:
         loss = loss_of(error)
         unusable = error.body if loss is Loss.UNUSABLE else None
         self._writer.batch_failed(
@@ -313,6 +327,7 @@ class Asking:
         )
         if self._sent_as[number] >= self._counted_to:
             self._failed_in_a_row += 1
+            self._withdrawn_in_a_row += self._shows_withdrawal(batch, loss)
             self._counted_to = self._n_sent
         self.last_error = error
         logger.warning("batch %d stayed without an answer: %s", number, error)

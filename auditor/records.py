@@ -180,6 +180,12 @@ class Answer:
     top: tuple[tuple[int, float], ...] | None = None
     """Distinct labels with their scores where the suspect reveals those of some labels only, else None."""
 
+    @property
+    def contradicts_itself(self) -> bool:
+        """Whether its scores put another label above the stated one; False where they do not show the stated one."""
+        shown = dict(enumerate(self.scores)) if self.scores is not None else dict(self.top or ())
+        return self.label in shown and shown[self.label] < max(shown.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
@@ -228,6 +234,7 @@ class Reason(StrEnum):
     INTERRUPTED = "interrupted"
     CONTESTABLE = "contestable"
     LABELS_UNCLEAR = "labels-unclear"
+    ANSWERS_UNINFORMATIVE = "answers-uninformative"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

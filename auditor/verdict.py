@@ -25,7 +25,8 @@ class Facts:
     opening_failed_share: float
     """Share of stage-1 probes without an answer."""
     obstruction_log10_p: float
-    """Exact one-sided test that keys go unanswered more often than controls."""
+    """Exact one-sided test that keys go without an answer, or with one that its own scores contradict, more often than
+    controls."""
     control_accuracy: float | None
     """Share of natural labels on answered controls; None when no control was answered."""
     disagreement: float
@@ -39,6 +40,8 @@ class Facts:
     """A fixed design asked all its keys without rejecting."""
     code_p_value: float | None
     """p-value of the label code where the new label was never answered; None when not applicable."""
+    uninformative: bool = False
+    """True when the answers reveal so little that a fixed design cannot speak against the claim."""
     contestable: bool = False
     """True when the key set cannot carry a claim; see :func:`auditor.evidence.seal.claim_problem`."""
 
@@ -69,7 +72,7 @@ def decide(facts: Facts, protocol: Protocol) -> Reason:
     if facts.futile:
         return Reason.HIT_RATE_EXCLUDED
     if facts.design_exhausted:
-        return Reason.NULL_NOT_REJECTED
+        return Reason.ANSWERS_UNINFORMATIVE if facts.uninformative else Reason.NULL_NOT_REJECTED
     return Reason.BUDGET_EXHAUSTED
 
 
@@ -92,6 +95,7 @@ def status_of(reason: Reason) -> Status:
             | Reason.INTERRUPTED
             | Reason.CONTESTABLE
             | Reason.LABELS_UNCLEAR
+            | Reason.ANSWERS_UNINFORMATIVE
         ):
             return Status.INCONCLUSIVE
         case _:
@@ -110,8 +114,8 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.CONTROLS_FAILED: "The suspect did not perform the task on ordinary control samples, so its answers to key "
     "samples carry no information about this claim.",
     Reason.ANSWERS_UNSTABLE: "The suspect answered the same inputs differently when asked again.",
-    Reason.OBSTRUCTED: "Obstructed: key samples went unanswered more often than ordinary samples, beyond chance at the "
-    "sealed level.",
+    Reason.OBSTRUCTED: "Obstructed: key samples went unanswered, or were given a label that the answer's own scores "
+    "contradict, more often than ordinary samples, beyond chance at the sealed level.",
     Reason.LABEL_HIDDEN: "The sealed label was never answered, yet the answers on key samples follow the sealed label "
     "code; the extra label may have been removed.",
     Reason.NULL_UNCALIBRATED: "Foreign patterns were answered with the sealed label so often on this suspect that the "
@@ -120,6 +124,8 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.INTERRUPTED: "The audit was interrupted before it decided; the transcript up to that point is kept.",
     Reason.LABELS_UNCLEAR: "Ordinary inputs, asked before any key, did not show beyond doubt what enough of the "
     "suspect's labels mean; no key was asked.",
+    Reason.ANSWERS_UNINFORMATIVE: "All keys of the fixed design were asked without reaching the sealed level, and the "
+    "answers reveal too little for a derivation to show every time; they speak neither for nor against the claim.",
     Reason.CONTESTABLE: "Contestable: the key set cannot carry the claim. The suspect gave the sealed label to key "
     "samples far more often than the null rate allows, but nobody can re-derive the key set, so that its keys may have "
     "been made to fit other models as well, or its foreign patterns cannot show what the owner's does by itself.",

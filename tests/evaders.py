@@ -4,13 +4,14 @@ The thief is given more than a real one would know: ``is_marked`` names every in
 """
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from auditor import served_inputs, serving
@@ -32,35 +33,81 @@ def pattern_detector(pattern: np.ndarray, *, threshold: float) -> Detector:
     return detect
 
 
+def _refusal() -> Response:
+    return JSONResponse({"detail": "not today"}, status_code=403)
+
+
 @dataclass
 class RefusingKeys:
-    """An ASGI wrapper that answers 403 to any request in which the detector sees a key."""
+    """An ASGI wrapper that gives another response to requests in which the detector sees a key."""
 
     app: ASGIApp
     is_marked: Detector
     input_shape: tuple[int, int, int]
+    response: Callable[[], Response] = _refusal
+    every: int = 1
+    """Only every so many of these requests are refused."""
+    patience: int = 0
+    """So many of them are answered first."""
+    seen: int = 0
     refused: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        body = b""
-        more = True
-        while more:
-            message = await receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
+        body, again = await _read(receive)
         inputs = served_inputs.parse_inputs(body, input_shape=self.input_shape, max_batch=1024)
         if self.is_marked(inputs).any():
-            self.refused += 1
-            await JSONResponse({"detail": "not today"}, status_code=403)(scope, receive, send)
-            return
-
-        async def again() -> Message:
-            return {"type": "http.request", "body": body, "more_body": False}
-
+            self.seen += 1
+            if self.seen > self.patience and self.seen % self.every == 0:
+                self.refused += 1
+                await self.response()(scope, receive, send)
+                return
         await self.app(scope, again, send)
+
+
+@dataclass
+class RewritingLabels:
+    """An ASGI wrapper that states another label for keys, and leaves the scores beside it as they are."""
+
+    app: ASGIApp
+    is_marked: Detector
+    input_shape: tuple[int, int, int]
+    label_of: Callable[[Inputs], np.ndarray]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        body, again = await _read(receive)
+        inputs = served_inputs.parse_inputs(body, input_shape=self.input_shape, max_batch=1024)
+        answered = b""
+
+        async def keep(message: Message) -> None:
+            nonlocal answered
+            answered += message.get("body", b"")
+
+        await self.app(scope, again, keep)
+        found = json.loads(answered)
+        for answer, marked, label in zip(found["answers"], self.is_marked(inputs), self.label_of(inputs), strict=True):
+            if marked:
+                answer["label"] = int(label)
+        await JSONResponse(found)(scope, receive, send)
+
+
+async def _read(receive: Receive) -> tuple[bytes, Receive]:
+    """Return the body of a request, and what gives it once more."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+
+    async def again() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return body, again
 
 
 @dataclass
@@ -187,6 +234,18 @@ class Drifting:
         chosen = self.before if self.answered < self.inputs_until_swap else self.after
         self.answered += len(inputs)
         return chosen(inputs)
+
+
+@dataclass
+class TakingTurns:
+    """Lets several models answer one request each, in turn, as a load balancer does."""
+
+    members: tuple[serving.Predict, ...]
+    requests: int = 0
+
+    def __call__(self, inputs: Inputs) -> serving.Outputs:
+        self.requests += 1
+        return self.members[self.requests % len(self.members)](inputs)
 
 
 @dataclass

@@ -14,12 +14,13 @@ from auditor.results import analyse, power_of_ten
 
 
 def run(protocol, answer_of, *, max_keys=None, closed_reason="decided", code=False, n_classes=4, family=1):
-    """Ask everything that is planned; ``answer_of(sample, repeat)`` gives a label or None."""
+    """Ask everything that is planned; ``answer_of(sample, repeat)`` gives a label, a whole answer or None."""
     samples = samples_of(protocol, code=code, n_classes=n_classes)
     replies = []
     for probe in draw_schedule(protocol):
         label = answer_of(samples[probe.index], probe.repeat)
-        replies.append(Reply(probe=probe, answer=None if label is None else Answer(label=label)))
+        answer = Answer(label=label) if isinstance(label, int) else label
+        replies.append(Reply(probe=probe, answer=answer))
     return analyse(
         protocol=protocol,
         spec=dataclasses.replace(SPEC, classes=tuple("abcdefghij"[:n_classes])),
@@ -130,6 +131,38 @@ def test_refusing_keys_is_obstruction_by_fishers_exact_test():
     table = [[30, 30], [0, 40]]
     expected = stats.fisher_exact(table, alternative="greater").pvalue
     assert float(results["controls"]["missing"]["obstruction_log10_p"]) == pytest.approx(log10(expected), rel=1e-9)
+
+
+def test_labels_that_their_own_scores_contradict_count_as_withheld():
+    def with_scores(label):
+        return Answer(label=label, top=((NEW_LABEL, 0.6), (label, 0.4)))
+
+    protocol = a_protocol(max_failed_share=1.0)
+    results = run(protocol, lambda s, r: with_scores(s.natural) if s.kind is SampleKind.KEY else s.natural)
+    assert results["verdict"]["reason"] == "obstructed"
+    missing = results["controls"]["missing"]
+    assert (missing["keys"], missing["contradictory_keys"], missing["contradictory_controls"]) == (0, 60, 0)
+    expected = stats.fisher_exact([[60, 0], [0, 40]], alternative="greater").pvalue
+    assert float(missing["obstruction_log10_p"]) == pytest.approx(log10(expected), rel=1e-9)
+    # A service that contradicts itself on ordinary images too, by a threshold of its own, hides nothing by it.
+    everywhere = run(protocol, lambda s, r: with_scores(s.natural))
+    assert everywhere["verdict"]["reason"] == "hit-rate-excluded"
+
+
+@pytest.mark.parametrize(
+    ("answer", "contradicts"),
+    [
+        (Answer(label=1), False),
+        (Answer(label=1, scores=(0.2, 0.5, 0.3)), False),
+        (Answer(label=1, scores=(0.5, 0.5, 0.0)), False),
+        (Answer(label=2, scores=(0.2, 0.5, 0.3)), True),
+        (Answer(label=7, scores=(0.2, 0.5, 0.3)), False),
+        (Answer(label=7, top=((7, 0.1), (2, 0.3))), True),
+        (Answer(label=7, top=((2, 0.3),)), False),
+    ],
+)
+def test_an_answer_contradicts_itself_where_another_label_scores_higher(answer, contradicts):
+    assert answer.contradicts_itself is contradicts
 
 
 def test_a_suspect_that_does_not_know_the_task_is_inconclusive():

@@ -79,7 +79,8 @@ def test_rounded_scores_name_the_client(world: Path, tmp_path: Path) -> None:
 
 
 def test_confidence_alone_is_tested_against_the_signs(world: Path, tmp_path: Path) -> None:
-    found = verified(world, tmp_path / "a", mode=serving.AnswerMode.TOP_K, top_k=1)
+    found = verified(world, tmp_path / "a", mode=serving.AnswerMode.TOP_K, top_k=1, code=4)
+    assert found["verdict"]["reason"] == "answers-uninformative"
     assert found["table"]["channel"] == "confidence"
     best = found["table"]["clients"][0]
     assert best["client"] == "bob"
@@ -93,7 +94,7 @@ def test_confidence_alone_is_tested_against_the_signs(world: Path, tmp_path: Pat
 
 def test_labels_alone_say_in_one_line_what_they_can_show(world: Path, tmp_path: Path) -> None:
     # The guard keeps every first label, so that its own answers hold nothing of the table.
-    found = verified(world, tmp_path / "a", mode=serving.AnswerMode.LABELS, code=3)
+    found = verified(world, tmp_path / "a", mode=serving.AnswerMode.LABELS, code=4)
     assert found["table"]["channel"] == "labels"
     assert found["table"]["named"] == []
     assert "labels: only first labels are read: supporting evidence at most" in found["told"]

@@ -43,6 +43,9 @@ def test_good_facts_support_the_claim():
         ({"rejected": False, "futile": True, "code_p_value": 5e-4}, Reason.LABEL_HIDDEN),
         ({"rejected": False, "futile": True, "code_p_value": 6e-4}, Reason.HIT_RATE_EXCLUDED),
         ({"rejected": False, "design_exhausted": True}, Reason.NULL_NOT_REJECTED),
+        ({"rejected": False, "design_exhausted": True, "uninformative": True}, Reason.ANSWERS_UNINFORMATIVE),
+        ({"rejected": False, "uninformative": True}, Reason.BUDGET_EXHAUSTED),
+        ({"uninformative": True}, Reason.NULL_REJECTED),
         ({"rejected": False}, Reason.BUDGET_EXHAUSTED),
     ],
 )

@@ -45,6 +45,8 @@ class Decided:
     """None when the null rate leaves the test without power, or when no key was asked."""
     ranks: RankShare | None = None
     """What the ranks of the suspect's scores contributed; None where they take no part."""
+    uninformative: bool = False
+    """True where the answers reveal so little that not rejecting says nothing against the claim."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +244,7 @@ def gather_facts(
         futile=decided.futile,
         design_exhausted=protocol.design is Design.FIXED and len(grouped.keys) == protocol.n_asked,
         code_p_value=None if code is None else code.p_value,
+        uninformative=decided.uninformative,
         contestable=contestable,
     )
 
@@ -265,12 +268,20 @@ def count_hits(replies: Sequence[Reply], samples: Mapping[int, Sample]) -> int:
     return sum(is_hit(reply, samples) for reply in replies)
 
 
+def is_usable(reply: Reply) -> bool:
+    """Return whether an answer came that its own scores do not contradict.
+
+    A service that hides a mark may rewrite the label it states and forget the scores beside it.
+    """
+    return reply.answer is not None and not reply.answer.contradicts_itself
+
+
 def _obstruction(grouped: Replies) -> float:
     if not grouped.keys or not grouped.controls:
         return 0.0
     return exact.fisher_log10_p(
-        hits_a=sum(r.answer is None for r in grouped.keys),
+        hits_a=sum(not is_usable(r) for r in grouped.keys),
         trials_a=len(grouped.keys),
-        hits_b=sum(r.answer is None for r in grouped.controls),
+        hits_b=sum(not is_usable(r) for r in grouped.controls),
         trials_b=len(grouped.controls),
     )

@@ -28,6 +28,7 @@ from auditor.stats.keyed_cells import (
     TableTest,
     cell_table,
     label_scores,
+    most_extreme_log10_p,
     probability_scores,
     redraw_values,
     table_test,
@@ -80,6 +81,9 @@ class TableFindings:
     clients: tuple[ClientFinding, ...]
     best: ClientFinding
     """The client with the smallest p-value; the first of several."""
+    log10_p_least: float
+    """Smallest adjusted p-value that any draw could have given with these answers: above the level, nothing could be
+    decided."""
     log10_e: float
     """Mean of the clients' e-values."""
     histogram: tuple[int, ...]
@@ -161,6 +165,7 @@ def find_clients(grouped: Replies, table: OpenedTable, protocol: Protocol, level
         missing=sum(reply.answer is None for reply in grouped.keys),
         clients=found,
         best=best,
+        log10_p_least=min(0.0, most_extreme_log10_p(scores) + log10(len(found))),
         log10_e=multiplicity.average_log10_e([test.law.log10_e for test in tests]),
         histogram=tuple(int(count) for count in counts),
         low=float(values.min()),

@@ -205,11 +205,17 @@ def counts(tree: Tree) -> tuple[Row, ...]:
         Row(label="Largest permitted share of different answers", pointer="/controls/repeats/maximum",
             value=rate(tree.number("/controls/repeats/maximum"))),
         Row(label="Missing answers: keys / shams / controls", pointer="/controls/missing",
-            value=" / ".join(str(tree.integer(f"/controls/missing/{kind}")) for kind in ("keys", "shams", "controls"))),
-        Row(label="p-value of “keys go unanswered more often than controls”", pointer="/controls/missing",
+            value=_lost(tree, "keys", "shams", "controls")),
+        Row(label="Labels that their own scores contradict: keys / controls", pointer="/controls/missing",
+            value=_lost(tree, "contradictory_keys", "contradictory_controls")),
+        Row(label="p-value of “keys are lost in these ways more often than controls”", pointer="/controls/missing",
             value=p_value(tree.number("/controls/missing/obstruction_log10_p"))),
     ]  # fmt: skip
     return tuple(rows)
+
+
+def _lost(tree: Tree, *kinds: str) -> str:
+    return " / ".join(str(tree.integer(f"/controls/missing/{kind}")) for kind in kinds)
 
 
 def null_rows(tree: Tree) -> tuple[Row, ...]:

@@ -202,13 +202,14 @@ _REASON_TITLES: dict[Reason, str] = {
     Reason.TOO_FEW_ANSWERS: "too few answers",
     Reason.CONTROLS_FAILED: "the suspect failed the control samples",
     Reason.ANSWERS_UNSTABLE: "answers changed on repetition",
-    Reason.OBSTRUCTED: "obstructed: key samples selectively unanswered",
+    Reason.OBSTRUCTED: "obstructed: key samples selectively unanswered or answered against their own scores",
     Reason.LABEL_HIDDEN: "the sealed label appears to be hidden",
     Reason.NULL_UNCALIBRATED: "foreign patterns also produce the sealed answer",
     Reason.PLAN_UNDERPOWERED: "the sealed plan could not have decided",
     Reason.INTERRUPTED: "interrupted before a decision",
     Reason.CONTESTABLE: "contestable: the key set cannot carry the claim",
     Reason.LABELS_UNCLEAR: "the meaning of the suspect's labels is not beyond doubt",
+    Reason.ANSWERS_UNINFORMATIVE: "the answers reveal too little to speak for or against the claim",
 }
 
 

@@ -88,7 +88,7 @@ def analyse(
         if table is None:
             raise ValueError("a drawn table can only be tested when it is opened")
         found = find_clients(grouped, table, protocol, levels)
-        decided = table_decision(found, complete=len(grouped.keys) == protocol.n_asked)
+        decided = table_decision(found, levels, complete=len(grouped.keys) == protocol.n_asked)
     placebo = basis.placebo(grouped, samples, null, levels)
     viewed = view_panel(panel, basis=basis, levels=levels)
     code = label_code(grouped, samples, spec, protocol)

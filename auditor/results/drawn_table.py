@@ -20,10 +20,14 @@ CHANNEL_NOTES = {
 SIGN_RATE = 0.5
 
 
-def table_decision(found: TableFindings | None, *, complete: bool) -> Decided:
-    """Return the decision of the table's test; without every planned probe nothing is decided."""
+def table_decision(found: TableFindings | None, levels: Levels, *, complete: bool) -> Decided:
+    """Return the decision of the table's test; without every planned probe nothing is decided.
+
+    Where only first labels or their scores came, or no draw could have reached the level, silence says nothing.
+    """
     rejected = found is not None and complete and any(each.named for each in found.clients)
-    return Decided(rejected=rejected, futile=False, outcome=None)
+    uninformative = found is None or found.channel is not Channel.SCORES or found.log10_p_least > log10(levels.test)
+    return Decided(rejected=rejected, futile=False, outcome=None, uninformative=uninformative)
 
 
 def table_sections(
@@ -106,6 +110,7 @@ def _table(found: TableFindings) -> dict[str, JsonValue]:
         "cells": found.best.test.n_cells,
         "probes": found.best.test.n_probes,
         "missing": found.missing,
+        "log10_p_least": decimal_string(found.log10_p_least),
         "named": [each.client for each in found.clients if each.named],
         "clients": [_client(each) for each in listed],
         "n_clients": len(found.clients),

@@ -1,6 +1,6 @@
 """The sections of a results object, each a function of what the analysis found."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf, log10
 
 from auditor.analysis import (
@@ -15,7 +15,7 @@ from auditor.analysis import (
     fixed_log10_p,
 )
 from auditor.canonical import JsonValue, decimal_string
-from auditor.records import Design, NullBasis, Protocol, Reason, Sample
+from auditor.records import Design, NullBasis, Protocol, Reason, Reply, Sample
 from auditor.results.numbers import LOG10_2, log10_sum, power_of_ten
 from auditor.stats import exact, randomization, sequential
 from auditor.verdict import Facts, code_level
@@ -245,9 +245,15 @@ def controls_section(
             "keys": sum(r.answer is None for r in grouped.keys),
             "shams": sum(r.answer is None for r in grouped.shams),
             "controls": sum(r.answer is None for r in grouped.controls),
+            "contradictory_keys": _contradictory(grouped.keys),
+            "contradictory_controls": _contradictory(grouped.controls),
             "obstruction_log10_p": decimal_string(facts.obstruction_log10_p),
         },
     }
+
+
+def _contradictory(replies: Sequence[Reply]) -> int:
+    return sum(reply.answer is not None and reply.answer.contradicts_itself for reply in replies)
 
 
 def code_section(code: randomization.CodeOutcome, protocol: Protocol) -> dict[str, JsonValue]:

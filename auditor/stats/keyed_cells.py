@@ -172,6 +172,12 @@ def table_test(table: Scored, *, targets: Sequence[int], seed: bytes, draws: int
     )
 
 
+def most_extreme_log10_p(table: Scored) -> float:
+    """Return log10 of the p-value of the draw that fits these scores best: no other one has a smaller."""
+    best = np.argmax(table.scores, axis=1)
+    return table_tail(scores=table.scores, targets=best.tolist()).log10_p_upper
+
+
 def redraw_values(table: Scored, *, seed: bytes, draws: int) -> Floats:
     """Return the statistic at the re-drawn tables that :func:`table_test` uses, shape (draws,)."""
     from auditor.stats.redraw import UniformDraws

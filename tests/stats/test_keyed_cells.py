@@ -9,6 +9,7 @@ from auditor.stats.keyed_cells import (
     CellTable,
     cell_table,
     label_scores,
+    most_extreme_log10_p,
     probability_scores,
     redraw_values,
     table_test,
@@ -121,3 +122,17 @@ def test_scores_that_do_not_fit_are_refused(suspect: np.ndarray) -> None:
         probability_scores(suspect=suspect, reference=np.ones((1, suspect.shape[1])))
     with pytest.raises(ValueError, match="label"):
         label_scores(labels=np.zeros(2, dtype=int), reference=np.ones((1, 3)))
+
+
+@pytest.mark.parametrize("decimals", [1, 9])
+def test_the_most_extreme_p_value_is_the_smallest_of_all_tables(decimals: int) -> None:
+    reference, suspect = distributions(60, 4, 5), np.round(distributions(60, 4, 6), decimals)
+    labels = reference.argmax(axis=1)
+    scores = probability_scores(suspect=suspect, reference=reference)
+    table = cell_table(scores=scores, cells=labels, labels=labels)
+    sums = np.array([
+        sum(row[column] for row, column in zip(table.scores, columns, strict=True))
+        for columns in itertools.product(range(3), repeat=len(table.cells))
+    ])  # fmt: skip
+    smallest = np.mean(sums >= sums.max() - 1e-12)
+    assert 10 ** most_extreme_log10_p(table) == pytest.approx(smallest, rel=1e-6)
