@@ -1,3 +1,4 @@
+import base64
 import hashlib
 import io
 import json
@@ -19,7 +20,7 @@ from auditor.evidence.reading import reading_of
 from auditor.records import Answer
 from auditor.serving import AnswerMode, create_app
 from auditor.suspects import base, open_suspect
-from auditor.suspects.http import HttpSuspect, profile, rendering
+from auditor.suspects.http import HttpSuspect, profile, rendering, templates
 from auditor.suspects.http.dialects import ByProfile, question
 from auditor.suspects.http.profile_file import parse_profile
 
@@ -242,7 +243,7 @@ def line_of(text, words):
         ('names = ["ant"', 'unknown = "guess"\nnames = ["ant"', "unknown =", "one of extra, no-label, refuse"),
         ("{{ image }}", "{{ image ", "template =", "not a Jinja2 template"),
         ("{{ image }}", "{{ secrets }}", "template =", "uses 'secrets'"),
-        ("{{ image }}", "{{ image.__class__.__mro__ }}", "[request]", "cannot be filled (SecurityError)"),
+        ("{{ image }}", "{{ image.__class__.__mro__ }}", "template =", "no request needs (Getattr in its line 1)"),
         ("{{ image }}", "{{ image }} x", "[request]", "not JSON"),
         ('title = "tags"', "title = 3", "title", "must be text"),
         ("auditor.profile/1", "auditor.profile/9", "schema", "must be 'auditor.profile/1'"),
@@ -259,6 +260,70 @@ def test_malformed_profiles_name_line_and_field(key, old, new, where, words):
     line = 1 if where == "schema" and "schema" not in new and "profile/9" not in new else line_of(text, where)
     assert message.startswith(f"profile mine, line {line}: ") or "schema" in where
     assert "s3cret" not in message
+
+
+def filling(template):
+    return f"""schema = "auditor.profile/1"
+[request]
+template = '''{template}'''
+[answer]
+answers = "a"
+"""
+
+
+@pytest.mark.parametrize(
+    ("template", "node"),
+    [
+        ("{{ 'a' * 99999999999 }}", "Mul"),
+        ("{{ 9 ** 999999999 }}", "Pow"),
+        ("{{ '%9999999999d' % 1 }}", "Mod"),
+        ("{{ '{:>9999999999}'.format(1) }}", "Call"),
+        ("{{ 'a' | center(9999999999) }}", "Filter"),
+        ("{{ image | tojson | tojson }}", "Filter"),
+        ("{{ image | tojson(indent=999999999) }}", "Filter"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "Macro"),
+        ("{% set x = image ~ image %}{{ x }}", "Assign"),
+        ("{% for a in image %}{{ a }}{% endfor %}", "For"),
+        ("{% for a in images %}{% for b in images %}{{ b }}{% endfor %}{% endfor %}", "For"),
+        ("{% for a in images recursive %}{{ loop(a) }}{% endfor %}", "For"),
+        ("{{ image.upper }}", "Getattr"),
+        ("{{ described.__class__ }}", "Getattr"),
+        ("{{ images[0][0] }}", "Getitem"),
+        ("{% include 'x' %}", "Include"),
+    ],
+)
+def test_templates_that_could_hang_or_swell_are_refused_unfilled(key, template, node):
+    assert f"line 3: request.template uses what no request needs ({node} in its line 1)" in problem(filling(template))
+
+
+def test_a_request_that_is_too_large_is_refused_while_it_is_filled(monkeypatch):
+    monkeypatch.setattr(templates, "MAX_REQUEST_CHARACTERS", 100)
+    with pytest.raises(SuspectAnswerError, match="too large"):
+        templates.filled("{% for each in images %}{{ images }}{% endfor %}", {"images": ["x" * 60] * 2}, name="p")
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (
+            '{"instances": [{% for each in images %}{"b64": {{ each }}}{{ "," if not loop.last }}{% endfor %}]}',
+            lambda pictures, tensor: {"instances": [{"b64": picture} for picture in pictures]},
+        ),
+        ('{"images": {{ images }}, "n": {{ n }}}', lambda pictures, tensor: {"images": pictures, "n": 3}),
+        (
+            '[{% for t in tensor %}{"id": {{ loop.index0 }}, "x": {{ t }}}{{ "," if not loop.last }}{% endfor %}]',
+            lambda p, tensor: [{"id": i, "x": row} for i, row in enumerate(tensor)],
+        ),
+        ('{"x": {{ tensor }}, "first": {{ tensor | first }}}', lambda p, tensor: {"x": tensor, "first": tensor[0]}),
+    ],
+)
+def test_a_template_may_take_the_inputs_together_or_one_by_one(template, expected):
+    inputs = some_inputs(3)
+    body, _ = rendering.render(parse_profile(filling(template).encode(), name="mine"), inputs, {})
+    found = json.loads(body)
+    pictures = [base64.b64encode(rendering.encode_image(each, base.Encoding())).decode() for each in inputs]
+    assert [np.array(Image.open(io.BytesIO(base64.b64decode(p)))).tolist() for p in pictures] == inputs[:, 0].tolist()
+    assert found == expected(pictures, inputs.tolist())
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ class Question:
     body: Body = Body.TEMPLATE
     content_type: str = "application/json"
     template: str = ""
-    """Jinja2 with ``tensor``, ``flat``, ``shape``, ``data_b64``, ``images``, ``image`` (JSON), ``n``, ``described``."""
+    """Jinja2 with ``tensor``, ``flat``, ``shape``, ``data_b64``, ``images``, ``image`` (JSON), ``n``, ``described``;
+    ``tensor`` and ``images`` may be looped over."""
     file_field: str = "file"
     form: Mapping[str, str] = field(default_factory=dict)
     """Further fields of a multipart form."""

@@ -21,7 +21,8 @@ from auditor.suspects.http.profile import (
     Question,
     SelfDescription,
 )
-from auditor.suspects.http.rendering import check_json, render, template_problem
+from auditor.suspects.http.rendering import check_json, render
+from auditor.suspects.http.templates import template_problem
 
 SCHEMA = "auditor.profile/1"
 MAX_TEXT = 64 * 1024

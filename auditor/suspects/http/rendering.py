@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +16,7 @@ from auditor.errors import SuspectAnswerError
 from auditor.records import Inputs
 from auditor.suspects.base import Encoding, ImageFormat, Layout, arranged, encode_tensor
 from auditor.suspects.http.profile import Body, Profile
-
-if TYPE_CHECKING:
-    import jinja2
-
-MAX_REQUEST_BYTES = 256 * 1024 * 1024
-VARIABLES = frozenset({"tensor", "flat", "shape", "data_b64", "images", "image", "n", "described"})
+from auditor.suspects.http.templates import JsonList, filled
 
 
 def render(profile: Profile, inputs: Inputs, described: Mapping[str, str]) -> tuple[bytes, str]:
@@ -66,31 +60,13 @@ def encode_image(pixels: Inputs, encoding: Encoding) -> bytes:
     return file.getvalue()
 
 
-def template_problem(template: str) -> str:
-    """Return what is wrong with a body template, or empty text."""
-    import jinja2
-    from jinja2 import meta
-
-    environment = _environment()
-    try:
-        used = meta.find_undeclared_variables(environment.parse(template))
-    except jinja2.TemplateError as error:
-        line = getattr(error, "lineno", None)
-        return f"is not a Jinja2 template (its line {line})" if line else "is not a Jinja2 template"
-    unknown = sorted(used - VARIABLES)
-    return f"uses {unknown[0][:40]!r}; known: {', '.join(sorted(VARIABLES))}" if unknown else ""
-
-
 def _filled(profile: Profile, inputs: Inputs, described: Mapping[str, str]) -> bytes:
-    import jinja2
-
-    template = _template(profile.question.template)
     shape = list(arranged(inputs, profile.encoding.layout).shape)
     values: dict[str, object] = {"n": len(inputs), "shape": _json(shape), "described": described}
     text = profile.question.template
     # What is not used is not made: nested lists of a large batch take longer than everything else.
     if "tensor" in text:
-        values["tensor"] = _nested(_numbers(inputs, profile.encoding))
+        values["tensor"] = JsonList(_nested(row) for row in _numbers(inputs, profile.encoding))
     if "flat" in text:
         values["flat"] = _nested(_numbers(inputs, profile.encoding).reshape(-1))
     if "data_b64" in text:
@@ -98,14 +74,8 @@ def _filled(profile: Profile, inputs: Inputs, described: Mapping[str, str]) -> b
         values["data_b64"] = _json(base64.b64encode(tensor.tobytes()).decode("ascii"))
     if "image" in text:
         encoded = [base64.b64encode(encode_image(each, profile.encoding)).decode("ascii") for each in inputs]
-        values["images"], values["image"] = _json(encoded), _json(encoded[0])
-    try:
-        body = template.render(values)
-    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-        raise SuspectAnswerError(
-            f"profile {profile.name}: the template cannot be filled ({type(error).__name__})"
-        ) from error
-    return body.encode("utf-8")
+        values["images"], values["image"] = JsonList(map(_json, encoded)), _json(encoded[0])
+    return filled(text, values, name=profile.name).encode("utf-8")
 
 
 def check_json(profile: Profile, body: bytes) -> None:
@@ -177,24 +147,3 @@ def _form(profile: Profile, image: bytes, kind: str) -> tuple[bytes, str]:
     # A boundary drawn at random would give the same question other bytes each time.
     body, content_type = encode_multipart_formdata(fields, boundary=f"auditor-{sha256_hex(image)[:32]}")
     return body, content_type
-
-
-@lru_cache(maxsize=16)
-def _template(text: str) -> "jinja2.Template":
-    import jinja2
-
-    try:
-        return _environment().from_string(text)
-    except jinja2.TemplateError as error:
-        raise SuspectAnswerError("the profile's template cannot be used") from error
-
-
-@lru_cache(maxsize=1)
-def _environment() -> "jinja2.Environment":
-    import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    # What is filled in is JSON already; escaping for HTML would break it.
-    environment = ImmutableSandboxedEnvironment(autoescape=False, undefined=jinja2.StrictUndefined)
-    environment.globals.clear()
-    return environment
