@@ -62,10 +62,13 @@ def calibrate(
     """Ask ordinary inputs, keep the raw answers in the bundle, and have the suspect read with the map that follows.
 
     Raises:
-        UsageError: the suspect's labels cannot be mapped, or a profile has mapped them already.
+        UsageError: the suspect's labels cannot be mapped, a profile has mapped them already, or the budget does not
+            permit so many inputs.
         SuspectError: an input stays without a usable answer; nothing else was asked.
         OSError: an answer cannot be kept.
     """
+    if not suspect.reserve(len(ordinary.inputs)):
+        raise UsageError(f"the budget does not permit the {len(ordinary.inputs)} inputs of the calibration")
     plain = suspect.reading()
     names = OwnLabels()
     suspect.read_with(replace(plain, label_map=names))

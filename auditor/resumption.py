@@ -10,6 +10,7 @@ from auditor.canonical import Fields, JsonValue, sha256_hex
 from auditor.errors import SignatureError, TranscriptError, UsageError
 from auditor.evidence import manifest as paths
 from auditor.evidence.bundle import Clock, store_raw
+from auditor.evidence.calibration import n_calibration_inputs
 from auditor.evidence.head import verify_head
 from auditor.evidence.keyset import OpenedKeySet
 from auditor.evidence.recompute import judge_nonce, same_suspect
@@ -98,7 +99,7 @@ def read_stopped(folder: Path) -> Stopped:
 
 def inputs_charged(transcript: Transcript) -> int:
     """Return how many inputs a service may have charged so far: answers, and attempts whose answer was lost."""
-    total = 0
+    total = n_calibration_inputs(transcript.preamble)
     for batch in transcript.batches:
         askings = sum(may_be_charged(attempt) for attempt in batch.failed_attempts) + len(batch.retried_at)
         # The attempts of a loss without any answer include its last one; all other batches had one more.

@@ -132,14 +132,16 @@ def verify(
     kept = casefile.Ledger(path=ledger or ledger_path(keyset), opened=opened)
     stopped = None if resume is None else read_stopped(resume)
     ordinary = None if calibration is None else ordinary_inputs(calibration, opened)
-    if ordinary is not None and max_queries is not None:
-        max_queries -= len(ordinary.inputs)
+    going_on = stopped is not None and stopped.transcript is not None
+    permitted = max_queries if going_on else affordable(budget, profile=profile, max_queries=max_queries)
+    if ordinary is not None and permitted is not None:
+        permitted -= len(ordinary.inputs)
     if stopped is not None and stopped.transcript is not None:
         asked = casefile.request_again(
             stopped,
             opened,
             alpha=alpha,
-            max_queries=max_queries,
+            max_queries=permitted,
             operator=examiner,
             judge_nonce=nonce,
             batch_size=batch_size,
@@ -151,8 +153,7 @@ def verify(
         if max_inputs is not None:
             max_inputs = max(0, max_inputs - inputs_charged(stopped.transcript))
     else:
-        max_queries = affordable(budget, profile=profile, max_queries=max_queries)
-        asked = casefile.request(opened, alpha=alpha, max_queries=max_queries, operator=examiner, judge_nonce=nonce)
+        asked = casefile.request(opened, alpha=alpha, max_queries=permitted, operator=examiner, judge_nonce=nonce)
         asked = replace(asked, family=family, panel=None if panel is None else _read_panel(panel, opened.seal))
         asked = replace(asked, calibration=ordinary)
         asked = kept.admit(asked, reuse=reuse_keys)
@@ -192,8 +193,23 @@ def verify(
         console.say(case.summary_line)
         if case.limits:
             console.say(case.limits)
+        if profile is not None and (cost := _charged(profile, case.folder)):
+            console.say(cost)
         console.say(f"evidence: {case.folder}  report: {case.folder / case.report_name}")
     raise typer.Exit(case.exit_code)
+
+
+def _charged(profile: str, folder: Path) -> str:
+    """Return in one line what the service may have charged, before a stop too; empty without a price."""
+    from auditor.resumption import inputs_charged, read_stopped
+    from auditor.suspects import price_of
+
+    price, currency = price_of(profile)
+    transcript = read_stopped(folder).transcript if price else None
+    if transcript is None:
+        return ""
+    n_inputs = inputs_charged(transcript)
+    return f"charged: at most {n_inputs * price}{currency}, {n_inputs} inputs at {price}{currency}"
 
 
 def _read_panel(path: Path, seal: "Seal") -> "Panel":

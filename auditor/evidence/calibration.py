@@ -148,6 +148,13 @@ def calibration_object(calibration: Calibration) -> dict[str, JsonValue]:
     }
 
 
+def n_calibration_inputs(preamble: Mapping[str, JsonValue]) -> int:
+    """Return how many ordinary inputs a preamble records as asked, 0 without a calibration."""
+    found = preamble.get(FIELD)
+    told = found.get("told") if isinstance(found, Mapping) else None
+    return len(told) if isinstance(told, Sequence) and not isinstance(told, str) else 0
+
+
 def calibration_of(preamble: Mapping[str, JsonValue], *, n_classes: int) -> Calibration | None:
     """Return the calibration that a preamble records, None where it records none.
 

@@ -111,6 +111,14 @@ def affordable(budget: str | None, *, profile: str | None, max_queries: int | No
     return permitted if max_queries is None else min(permitted, max_queries)
 
 
+def price_of(profile: str) -> tuple[Decimal, str]:
+    """Return what one input costs, and the currency as it is written after an amount, by a profile's name or file."""
+    from auditor.suspects.http.profile import load
+
+    limits = load(profile).limits
+    return limits.price_per_query, f" {limits.currency}" if limits.currency else ""
+
+
 def _local_profile(name: str | None) -> "Profile | None":
     if name is None:
         return None

@@ -20,7 +20,7 @@ from auditor.cli.app import app
 from auditor.errors import TranscriptError
 from auditor.evidence.raw_answers import compare_raw_answers
 from auditor.evidence.transcript import read_transcript
-from auditor.records import Answer
+from auditor.records import Answer, SampleKind
 
 
 @pytest.fixture
@@ -33,14 +33,19 @@ def run(*arguments):
     return CliRunner().invoke(app, ["verify", *map(str, arguments)])
 
 
-def named_service(table, *, new="something else", secret=None):
-    """A service that takes flat rows, answers with names, and calls its extra class by a name of its own."""
+def named_service(table, *, new="something else", secret=None, asked=None):
+    """A service that takes flat rows, answers with names, and calls its extra class by a name of its own.
+
+    ``asked`` is a list that every input is appended to.
+    """
     names = (*SPEC.classes, new)
 
     async def invocations(request):
         if secret is not None and request.headers.get("authorization") != f"Bearer {secret}":
             return JSONResponse({}, status_code=401)
         rows = np.array((await request.json())["inputs"])
+        if asked is not None:
+            asked.extend(rows.tolist())
         return JSONResponse({"predictions": [names[table(KINDS[int(row[0])], int(row[1]))] for row in rows]})
 
     return Starlette(routes=[Route("/invocations", invocations, methods=["POST"])])
@@ -80,6 +85,32 @@ def test_a_service_that_answers_with_names(keyset, tmp_path, monkeypatch):
         compare_raw_answers(folder, replace(kept, batches=(forged, *kept.batches[1:])))
 
 
+def test_a_budget_pays_for_the_calibration_too(keyset, tmp_path):
+    source = CliRunner().invoke(app, ["profiles", "mlflow"]).stdout
+    profile = tmp_path / "mine.toml"
+    profile.write_text(f'{source}\n[limits]\nprice_per_query = "0.1"\nbatch_size = 7\n')
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (100, 1, 2, 2), dtype=np.uint8)
+    # What a table reads: the kind of a control, and the class.
+    pixels[:, 0, 0, 0], pixels[:, 0, 0, 1] = KINDS.index(SampleKind.CONTROL), np.arange(100) % 4
+    np.savez(tmp_path / "ordinary.npz", inputs=pixels, labels=np.arange(100) % 4)
+    for budget, fits in (("7.9", False), ("17", False), ("20", True)):
+        asked = []
+        with running(named_service(marked, asked=asked)) as url:
+            done = run(
+                "--keyset", keyset, "--endpoint", url, "--profile", profile, "--out", tmp_path / f"at {budget}",
+                "--calibration", tmp_path / "ordinary.npz", "--budget", budget, "--reuse-keys",
+            )  # fmt: skip
+        assert len(asked) * 0.1 <= float(budget) + 1e-9
+        assert (done.exit_code == 0) is fits, done.output
+        if fits:
+            assert len(asked) > 100
+            assert f"charged: at most {len(asked) / 10:.1f}, {len(asked)} inputs at 0.1\n" in done.stdout
+        else:
+            assert asked == []
+            assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_a_map_that_leaves_a_name_out_never_makes_a_hit(keyset, tmp_path):
     profile = tmp_path / "mine.toml"
     names = ", ".join(f'"{name}"' for name in SPEC.classes)
@@ -101,6 +132,9 @@ def test_a_budget_is_a_limit_on_questions(keyset, tmp_path):
         assert done.exit_code == 2
         assert "--max-queries 50 is too few" in done.output
         done = run(*common, "--out", tmp_path / "b", "--budget", "12.05", "--json")
+        told = run(*common, "--out", tmp_path / "d", "--reuse-keys").stdout
+    n_asked = json.loads((tmp_path / "d" / "results.json").read_text())["queries"]["total"]
+    assert f"charged: at most {n_asked / 10:.1f} EUR, {n_asked} inputs at 0.1 EUR\n" in told
     results = json.loads(done.stdout)
     assert results["queries"]["total"] <= 120
     assert any("keys limited" in text for text in results["deviations"])
