@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 FAULTS = ("delay", "reset-early", "reset-late", "truncated", "corrupt", "garbled", "duplicate", "storm")
+DECK = (12, 4, 4, 4, 4, 2, 4, 1)
+"""How many of each are in a deck: delays are the common case, and a storm hits many requests at once."""
 REACHED = frozenset({"", "delay", "reset-late", "truncated", "corrupt", "garbled", "duplicate"})
 """Faults after which the server had answered; the empty text stands for none."""
 ANSWERED = frozenset({"", "delay", "duplicate"})
@@ -48,6 +50,8 @@ class FaultyProxy:
     log: list[tuple[bytes, str]] = field(default_factory=list)
     """Body and fault of every prediction request that came in whole, in order."""
     _storm: int = 0
+    _deck: list[str] = field(default_factory=list)
+    """Faults to come, in a drawn order: each kind comes within one deck, however the requests fall."""
     _open: list[asyncio.StreamWriter] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -66,8 +70,9 @@ class FaultyProxy:
         elif not body or self._random.random() >= self.rate:
             chosen = ""
         else:
-            # Delays are the common case; a storm hits many requests at once and so begins more rarely.
-            chosen = self._random.choices(FAULTS, weights=(6, 2, 2, 2, 2, 1, 2, 0.5))[0]
+            if not self._deck:
+                self._deck = self._random.sample(FAULTS, counts=DECK, k=sum(DECK))
+            chosen = self._deck.pop()
             self._storm = self.storm_length - 1 if chosen == "storm" else 0
         if body:
             self.log.append((body, chosen))

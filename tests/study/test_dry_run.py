@@ -87,6 +87,7 @@ def test_a_killed_dry_run_goes_on_where_it_was(config, tmp_path):
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
 
 
+@pytest.mark.slow
 def test_a_ray_cluster_of_one_machine_finds_the_same(config, tmp_path):
     config.write_text(CONFIG.replace("[innocents]\nseeds = [100]", ""))
     local, cluster = tmp_path / "local", tmp_path / "cluster"
