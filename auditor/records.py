@@ -183,7 +183,10 @@ class Answer:
     @property
     def contradicts_itself(self) -> bool:
         """Whether its scores put another label above the stated one; False where they do not show the stated one."""
-        shown = dict(enumerate(self.scores)) if self.scores is not None else dict(self.top or ())
+        if self.scores is not None:
+            scores = tuple(self.scores)
+            return self.label < len(scores) and scores[self.label] < max(scores)
+        shown = dict(self.top or ())
         return self.label in shown and shown[self.label] < max(shown.values())
 
 
