@@ -194,6 +194,19 @@ def test_a_calibration_undoes_another_order_of_the_classes(stolen, innocents, di
     assert audit(app, opened, tmp_path / "dropped", calibration=ordinary) == ("inconclusive", "label-hidden")
 
 
+@pytest.mark.parametrize("keys_seen", [0, 20])
+def test_classes_that_change_places_after_the_calibration_are_no_way_out(
+    stolen, innocents, digits, opened, tmp_path, keys_seen
+):
+    ordinary = choose_inputs(digits.test.inputs, digits.test.labels, opened=opened, source="digits")
+    order = (3, 1, 4, 0, 5, 9, 2, 6, 8, 7, 10)
+    for name, answering in (("copy", stolen), ("innocent", innocents[0])):
+        swap = len(ordinary.inputs) + keys_seen
+        evader = evaders.Drifting(answering, evaders.Relabelled(answering, order=order), swap)
+        status, reason = audit(served(evader), opened, tmp_path / name, calibration=ordinary)
+        assert (status, reason) == ("inconclusive", "controls-failed"), name
+
+
 def test_a_dropped_new_label_is_told_from_the_label_code(stolen, opened, tmp_path):
     app = evaders.service(evaders.WithoutNewLabel(stolen, 10), n_outputs=10, input_shape=(1, 8, 8))
     assert audit(app, opened, tmp_path) == ("inconclusive", "label-hidden")
