@@ -12,7 +12,18 @@ from auditor.canonical import JsonValue
 from auditor.errors import MissingPartError
 from auditor.evidence import manifest as paths
 from auditor.records import Design, Status
-from auditor.report import drawn_labels, drawn_table, labels, plots, procedure, provenance, table_rows, view, wording
+from auditor.report import (
+    drawn_labels,
+    drawn_table,
+    labels,
+    plots,
+    power,
+    procedure,
+    provenance,
+    table_rows,
+    view,
+    wording,
+)
 from auditor.report.declared import state
 from auditor.report.inputs import ReportInput, Tree, from_files
 from auditor.report.text import clean, level, p_value, rate
@@ -44,7 +55,7 @@ def render_html(given: ReportInput) -> bytes:
     tree = Tree(given.results, "results.json")
     view.check_ranges(tree)
     outcome = view.read_outcome(tree)
-    powers = view.power_rows(tree, given)
+    powers = power.power_rows(tree, given)
     words = wording.outcome_wording(outcome.status, view.figures(tree, outcome, powers))
     drawn, table = drawn_labels.applies(tree), drawn_table.applies(tree)
     worded = drawn_table if table else drawn_labels
@@ -70,7 +81,7 @@ def render_html(given: ReportInput) -> bytes:
         family_sentence=procedure.family_sentence(tree),
         placebo_rows=procedure.placebo_rows(tree),
         powers=powers,
-        cap_text=f"at most {view.cap(tree, given)} key samples",
+        cap_text=f"at most {power.cap(tree, given)} key samples",
         scale=view.scale(outcome),
         scale_source=SCALE_SOURCE,
         marked=outcome.lr is not None,

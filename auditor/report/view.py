@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from auditor.analysis import fixed_power
 from auditor.errors import MalformedError
 from auditor.records import Design, Reason, Status
 from auditor.report import drawn_labels, drawn_table, wording
-from auditor.report.inputs import ReportInput, Tree
+from auditor.report.inputs import Tree
+from auditor.report.power import PowerRow, probability
 from auditor.report.text import clean, decimal, groups, level, p_value, rate, ratio
-from auditor.stats import sequential
 from auditor.stats.likelihood import BANDS, Favours, band, favours
 from auditor.verdict import status_of
 
@@ -41,18 +40,6 @@ class ScaleRow:
     ratios: str
     mark: str
     """``H1`` or ``H2`` where the reported ratio falls into this band, else empty."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PowerRow:
-    """What the plan does at one true hit rate."""
-
-    rate: str
-    supported: str
-    not_supported: str
-    undecided: str
-    is_minimum: bool
-    """True at the sealed minimum hit rate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,7 +322,7 @@ def query_rows(tree: Tree) -> tuple[Row, ...]:
                 value=decimal(tree.number(f"{base}/forecast/mean")), pointer=f"{base}/forecast/mean"),
             Row(label="Forecast: median / 95th / 99th percentile", value=quantiles, pointer=f"{base}/forecast"),
             Row(label="Forecast: probability of a decision for derivation",
-                value=_probability(tree.number(f"{base}/forecast/power")), pointer=f"{base}/forecast/power"),
+                value=probability(tree.number(f"{base}/forecast/power")), pointer=f"{base}/forecast/power"),
         ]  # fmt: skip
     if tree.has(f"{base}/bound"):
         mean, ceiling = tree.number(f"{base}/bound/mean"), tree.integer(f"{base}/bound/ceiling")
@@ -346,64 +333,6 @@ def query_rows(tree: Tree) -> tuple[Row, ...]:
         label = "Information limit: smallest mean any test with this level and power can have"
         rows.append(Row(label=label, value=limit, pointer=f"{base}/lower_limit"))
     return tuple(rows)
-
-
-def power_rows(tree: Tree, given: ReportInput) -> tuple[PowerRow, ...]:
-    """Return the measured power: what this examination does at given true hit rates, at the null rate it found.
-
-    Computed exactly from the sealed rule; empty where the null rate left the test without any power. With drawn
-    labels every answer that is not the drawn one is taken to deviate, which gives the least power.
-    """
-    if drawn_table.applies(tree):
-        return ()
-    null_rate, p_min = tree.number("/null/rate"), tree.number("/test/p_min")
-    alpha, futility = tree.number("/test/alpha_test"), tree.number("/test/futility")
-    most, innocent = cap(tree, given), null_rate
-    if drawn_labels.applies(tree):
-        innocent = drawn_labels.innocent(tree)
-    if not (0 < innocent < p_min < 1 and null_rate < 1) or most < 1:
-        return ()
-    forecast = Tree(given.protocol, "protocol.json").optional_number("/forecast_rate")
-    rates = sorted({null_rate, p_min, 0.5, 0.8, *({forecast} if forecast is not None and 0 < forecast < 1 else ())})
-    names = {forecast: " (owner's model)", p_min: " (sealed minimum)", null_rate: " (the null rate)"}
-    fixed = tree.text("/test/design") == Design.FIXED
-    rows = []
-    for true_rate in rates:
-        if fixed:
-            reject = fixed_power(trials=most, null_rate=null_rate, alpha=alpha, rate=true_rate)
-            futile, undecided = 1 - reject, 0.0
-        else:
-            behaviour = sequential.operating(
-                rate=true_rate, null_rate=null_rate, alpha=alpha, p_min=p_min, futility=futility, cap=most,
-                futility_rate=innocent,
-            )  # fmt: skip
-            reject, futile, undecided = behaviour.reject, behaviour.futile, behaviour.undecided
-        rows.append(
-            PowerRow(
-                rate=f"{rate(true_rate)}{names.get(true_rate, '')}",
-                supported=_probability(reject),
-                not_supported=_probability(futile),
-                undecided=_probability(undecided),
-                is_minimum=true_rate == p_min,
-            )
-        )
-    return tuple(rows)
-
-
-def cap(tree: Tree, given: ReportInput) -> int:
-    """Return the largest number of key samples that the measured power may count on."""
-    # An examination that stopped for another reason than its own rule could use no more keys than it asked.
-    reason = Reason(tree.text("/verdict/reason"))
-    asked = tree.integer("/queries/keys")
-    if reason in (Reason.NULL_REJECTED, Reason.HIT_RATE_EXCLUDED, Reason.LABEL_HIDDEN, Reason.CONTESTABLE):
-        return max(asked, Tree(given.preamble, "transcript preamble").integer("/max_keys"))
-    return asked
-
-
-def _probability(value: float) -> str:
-    if value > 0.9995:
-        return "> 0.999"
-    return "< 0.001" if value < 0.0005 else f"{value:.3f}"
 
 
 def digest(value: str) -> str:

@@ -156,10 +156,10 @@ def test_the_three_outcomes_carry_equal_weight():
     for name in OUTCOMES:
         given = samples.report_input(name)
         tree = inputs.Tree(given.results, "results.json")
-        from auditor.report import view
+        from auditor.report import power, view
 
         outcome = view.read_outcome(tree)
-        words = wording.outcome_wording(outcome.status, view.figures(tree, outcome, view.power_rows(tree, given)))
+        words = wording.outcome_wording(outcome.status, view.figures(tree, outcome, power.power_rows(tree, given)))
         lengths.append(
             [len(words.opinion), len(words.means), len(words.does_not_mean), sum(map(len, words.paragraphs))]
         )
@@ -189,12 +189,12 @@ def test_not_supported_prints_the_measured_power():
 
 
 def test_measured_power_agrees_with_simulation():
-    from auditor.report import view
+    from auditor.report import power
     from auditor.stats import sequential
 
     given = samples.report_input("not-supported")
     tree = inputs.Tree(given.results, "results.json")
-    row = next(row for row in view.power_rows(tree, given) if row.is_minimum)
+    row = next(row for row in power.power_rows(tree, given) if row.is_minimum)
     import numpy as np
 
     rng = np.random.default_rng(3)
