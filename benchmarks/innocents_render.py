@@ -137,7 +137,11 @@ def reasons(trials: list[Line]) -> str:
     told = "; ".join(f"{scheme}: {reason} {n}" for (scheme, reason), n in sorted(count.items())) or "none"
     errors = Counter(a["error"] for line in trials for a in line["audits"] if "error" in a)
     ended = "; ".join(f"{name} {n}" for name, n in sorted(errors.items())) or "none"
-    return f"Inconclusive, by reason: {told}. Audits that ended in an error: {ended}."
+    return (
+        f"Inconclusive, by reason: {told}. Audits that ended in an error: {ended}. The lines are older than the rule "
+        "that a suspect which shows no scores to a drawn table is left open (*answers-uninformative*): such audits of "
+        "dynamarks are among the *not supported* here. What is *supported* does not change by it."
+    )
 
 
 def group_table(trials: list[Line]) -> str:
