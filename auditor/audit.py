@@ -10,7 +10,7 @@ from auditor.analysis import basis_of, panel_rate
 from auditor.asking import Asking, Plan
 from auditor.calibrating import OrdinaryInputs, calibrate, read_again
 from auditor.canonical import JsonValue, canonical_bytes, decimal_string, sha256_hex
-from auditor.errors import SuspectError, UsageError
+from auditor.errors import SuspectError, SuspectRefusedError, UsageError
 from auditor.evidence import bundle as bundle_files
 from auditor.evidence.calibration import FIELD as CALIBRATION
 from auditor.evidence.calibration import Calibration, calibration_object, calibration_of, label_space
@@ -199,7 +199,11 @@ def _ask(
         writer.abandon()
         raise
     if closed_reason == "failed" and not asking.anything_answered:
-        raise asking.last_error or SuspectError("the suspect gave no answer")
+        error = asking.last_error or SuspectError("the suspect gave no answer")
+        if isinstance(error, SuspectRefusedError) and suspect.batch_size > 1:
+            # A request that holds one key among other questions is refused with all of them.
+            raise SuspectRefusedError(f"{error}; asked one at a time it may show which questions it refuses") from error
+        raise error
     return closed_reason
 
 

@@ -5,7 +5,7 @@ with a reason. The few ways out are named as stated limits.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import evaders
 import numpy as np
@@ -19,6 +19,7 @@ from web import running
 
 from auditor import casefile, serving
 from auditor.audit import Request, run_audit
+from auditor.errors import SuspectRefusedError
 from auditor.evidence.signing import SigningKey
 from auditor.results import headline
 from auditor.suspects import open_suspect
@@ -150,6 +151,14 @@ def test_an_innocent_is_never_supported_however_it_answers(kind, name, tmp_path)
     status, reason = outcome(claim, claim.innocent, row, tmp_path)
     assert status != "supported"
     assert reason in row.special.get(kind, (NOT_SUPPORTED.get(kind, "hit-rate-excluded"), *row.innocent))
+
+
+def test_requests_refused_as_a_whole_leave_a_word_of_advice(tmp_path):
+    claim = table_claims.claim("guard")
+    row = replace(ROWS["refuses keys"], batch_size=16)
+    with pytest.raises(SuspectRefusedError, match="one at a time it may show which questions it refuses"):
+        outcome(claim, claim.copy, row, tmp_path)
+    assert outcome(claim, claim.copy, replace(row, batch_size=1), tmp_path / "again")[1] == OBSTRUCTED
 
 
 def test_stated_limit_whoever_recognises_every_key_answers_it_with_an_innocent_model(kind, tmp_path):
