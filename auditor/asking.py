@@ -49,7 +49,7 @@ STAGE_2_BATCH = 16
 """Keys per exchange after stage 1: small, because every key beyond the decision is paid for nothing."""
 MAX_FAILED_BATCHES = 5
 """Batches in a row without an answer that mean withdrawal; those that were on their way together count once, and
-those in which only keys were refused not at all."""
+those in which nothing ordinary was refused not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,13 +256,12 @@ class Asking:
         refused = isinstance(self.last_error, SuspectRefusedError)
         return self._withdrawn_in_a_row > 0 and not self.anything_answered and not refused
 
-    def _shows_withdrawal(self, batch: Sequence[Probe], loss: Loss | None) -> bool:
-        """Whether a lost batch shows that nothing is answered: not where the suspect may have picked out the keys.
+    def _holds_ordinary(self, batch: Sequence[Probe]) -> bool:
+        """Whether a lost batch shows that nothing is answered, and not only what the suspect may have picked out.
 
-        Giving up then would spare it the controls, and with them the comparison that shows what it does.
+        Giving up before would spare it the controls, and with them the comparison that shows what it does. There are
+        none after the opening stage.
         """
-        if loss not in (Loss.REFUSED, Loss.UNUSABLE):
-            return True
         ordinary = any(probe.kind is SampleKind.CONTROL for probe in batch)
         return ordinary or batch[0].position >= self._n_opening
 
@@ -327,7 +326,7 @@ class Asking:
         )
         if self._sent_as[number] >= self._counted_to:
             self._failed_in_a_row += 1
-            self._withdrawn_in_a_row += self._shows_withdrawal(batch, loss)
+            self._withdrawn_in_a_row += not _spoke(error) or self._holds_ordinary(batch)
             self._counted_to = self._n_sent
         self.last_error = error
         logger.warning("batch %d stayed without an answer: %s", number, error)
@@ -353,6 +352,12 @@ class Asking:
             Reason.ANSWERS_UNSTABLE,
             Reason.NULL_UNCALIBRATED,
         )
+
+
+def _spoke(error: SuspectError) -> bool:
+    """Return whether the suspect itself said that it will not answer, in whatever words or status."""
+    last = error.attempts[-1].wire if error.attempts else None
+    return loss_of(error) in (Loss.REFUSED, Loss.UNUSABLE) or error.wire is not None or last is not None
 
 
 def _inline(body: bytes) -> str | None:

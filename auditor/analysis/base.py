@@ -268,7 +268,7 @@ def count_hits(replies: Sequence[Reply], samples: Mapping[int, Sample]) -> int:
     return sum(is_hit(reply, samples) for reply in replies)
 
 
-def is_usable(reply: Reply) -> bool:
+def _is_usable(reply: Reply) -> bool:
     """Return whether an answer came that its own scores do not contradict.
 
     A service that hides a mark may rewrite the label it states and forget the scores beside it.
@@ -280,8 +280,8 @@ def _obstruction(grouped: Replies) -> float:
     if not grouped.keys or not grouped.controls:
         return 0.0
     return exact.fisher_log10_p(
-        hits_a=sum(not is_usable(r) for r in grouped.keys),
+        hits_a=sum(not _is_usable(r) for r in grouped.keys),
         trials_a=len(grouped.keys),
-        hits_b=sum(not is_usable(r) for r in grouped.controls),
+        hits_b=sum(not _is_usable(r) for r in grouped.controls),
         trials_b=len(grouped.controls),
     )

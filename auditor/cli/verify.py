@@ -136,6 +136,8 @@ def verify(
     permitted = max_queries if going_on else affordable(budget, profile=profile, max_queries=max_queries)
     if ordinary is not None and permitted is not None:
         permitted -= len(ordinary.inputs)
+        if permitted < 1:
+            raise UsageError(f"the limits permit nothing beyond the {len(ordinary.inputs)} inputs of the calibration")
     if stopped is not None and stopped.transcript is not None:
         asked = casefile.request_again(
             stopped,

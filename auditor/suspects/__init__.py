@@ -96,9 +96,7 @@ def affordable(budget: str | None, *, profile: str | None, max_queries: int | No
         return max_queries
     if profile is None:
         raise UsageError("--budget needs a --profile that states price_per_query")
-    from auditor.suspects.http.profile import load
-
-    price = load(profile).limits.price_per_query
+    price, _ = price_of(profile)
     try:
         amount = Decimal(budget)
     except InvalidOperation as error:

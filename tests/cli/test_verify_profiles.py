@@ -108,6 +108,7 @@ def test_a_budget_pays_for_the_calibration_too(keyset, tmp_path):
             assert f"charged: at most {len(asked) / 10:.1f}, {len(asked)} inputs at 0.1\n" in done.stdout
         else:
             assert asked == []
+            assert ("nothing beyond the 80 inputs" in done.stderr) is (budget == "7.9")
             assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -1,4 +1,4 @@
-"""Every way of hiding against every kind of sealed claim, for a copy and for an innocent.
+"""Many ways of hiding against every kind of sealed claim, for a copy and for an innocent.
 
 The law that holds in every cell: an innocent is never *supported*, and a copy that hides is *supported* or left open
 with a reason. The few ways out are named as stated limits.
@@ -81,6 +81,8 @@ ROWS = {
     "refuses keys": Row(**lost()),
     "refuses every second key": Row(**lost(every=2)),
     "a page for keys": Row(**lost(response=lambda: HTMLResponse("<h1>hello</h1>"))),
+    "asks for patience at keys": Row(**lost(response=lambda: JSONResponse({}, status_code=429))),
+    "breaks down at keys": Row(**lost(response=lambda: JSONResponse({}, status_code=500))),
     "no answer among the answers for keys": Row(**lost(response=lambda: JSONResponse({"answers": []}))),
     "refuses keys after some": Row(
         **lost(patience=30) | {"copy": (SUPPORTED, OBSTRUCTED), "innocent": (OBSTRUCTED, "budget-exhausted")}
@@ -164,6 +166,15 @@ def test_requests_refused_as_a_whole_leave_a_word_of_advice(tmp_path):
 def test_stated_limit_whoever_recognises_every_key_answers_it_with_an_innocent_model(kind, tmp_path):
     claim = table_claims.claim(kind)
     assert outcome(claim, claim.copy, STATED_LIMIT, tmp_path)[0] == "not supported"
+
+
+def test_stated_limit_a_majority_that_agrees_on_keys_outvotes_the_copy(kind, tmp_path):
+    claim = table_claims.claim(kind)
+    row = Row(of=lambda predict, claim: evaders.Majority((predict, honest(claim), claim.innocent), claim.n_outputs))
+    # Drawn labels show in the scores that a vote leaves, which is how this vote is told.
+    expected = "supported" if kind in ("drawn-labels", "rival-labels") else "not supported"
+    assert outcome(claim, claim.copy, row, tmp_path / "copy")[0] == expected
+    assert outcome(claim, claim.innocent, row, tmp_path / "innocent")[0] == "not supported"
 
 
 def test_turns_and_drifts_were_seen_by_the_service():

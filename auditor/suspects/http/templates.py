@@ -4,7 +4,7 @@ A profile may come from the other side of a case. Calls, arithmetic, assignments
 refused when the profile is read; a loop goes over the inputs, and not inside another.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -20,28 +20,19 @@ BATCHES = frozenset({"tensor", "images"})
 VARIABLES = BATCHES | {"flat", "shape", "data_b64", "image", "n", "described"}
 OBJECTS = frozenset({"described", "loop"})
 FILTERS = frozenset({"tojson", "length", "first", "last"})
-NODES = (
-    "Template Output TemplateData Name Const Getattr Getitem For If CondExpr Not And Or Compare Operand Concat Filter"
+NODES = frozenset(
+    "Template Output TemplateData Name Const If CondExpr Not And Or Compare Operand Concat".split()  # noqa: SIM905
 )
+"""Kinds of nodes that may stand anywhere; the others have rules of their own."""
 
 
-class JsonList(Sequence[str]):
+class JsonList(tuple[str, ...]):
     """One text of JSON per input: as a whole a JSON list, in a loop one after the other."""
 
-    def __init__(self, items: Iterable[str]) -> None:
-        self._items = tuple(items)
+    __slots__ = ()
 
     def __str__(self) -> str:
-        return "[" + ",".join(self._items) + "]"
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        return self._items[index]
+        return "[" + ",".join(self) + "]"
 
 
 def template_problem(template: str) -> str:
@@ -112,7 +103,7 @@ def _is_permitted(node: "nodes.Node", *, in_loop: bool) -> bool:
         case nodes.Getitem():
             return isinstance(node.node, nodes.Name) and isinstance(node.arg, nodes.Const)
         case _:
-            return type(node).__name__ in NODES.split()
+            return type(node).__name__ in NODES
 
 
 @lru_cache(maxsize=16)
